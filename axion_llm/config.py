@@ -1,0 +1,76 @@
+"""Frozen settings of one service: defaults, then the environment, then the command line. The only reader of os.environ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from axion_llm.errors import ConfigError
+
+ENV_PREFIX = "AXION_"
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / fallback) / "axion-llm"
+
+
+def default_config_dir() -> Path:
+    return _xdg("XDG_CONFIG_HOME", ".config")
+
+
+def default_data_dir() -> Path:
+    return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Ports, limits and places. Each field can be set as AXION_<FIELD> in the environment."""
+
+    host: str = "127.0.0.1"
+    standard_port: int = 8082
+    streaming_port: int = 8083
+    consensus_port: int = 8084
+    warm: int = 2  # models loaded at start
+    max_loaded: int = 5
+    idle_unload_seconds: float = 300.0
+    load_timeout_seconds: float = 600.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    shutdown_grace_seconds: float = 5.0
+    threads: int = 0  # 0: all cores this process may use
+    models_file: Path | None = None  # a registry added to the shipped one and the user's
+    models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
+    user_models_file: Path = field(default_factory=lambda: default_config_dir() / "models.toml")
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        for name in ("standard_port", "streaming_port", "consensus_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigError(f"{name} = {getattr(self, name)}: a port is 0 to 65535", param=name)
+        for name in ("warm", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative", param=name)
+        if self.max_loaded < 1:
+            raise ConfigError(f"max_loaded = {self.max_loaded}: at least one model must fit", param="max_loaded")
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Defaults, then AXION_* of `environ`, then `overrides` (None values mean: not given)."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            text = environ.get(ENV_PREFIX + f.name.upper())
+            if text:
+                values[f.name] = _convert(f.name, str(f.type), text)
+        values |= {k: v for k, v in (overrides or {}).items() if v is not None}
+        return replace(cls(), **values)
+
+
+def _convert(name: str, type_name: str, text: str) -> Any:
+    convert: Any = {"int": int, "float": float, "str": str}.get(type_name, Path)
+    try:
+        return convert(text)
+    except ValueError:
+        raise ConfigError(f"{ENV_PREFIX}{name.upper()} = {text!r}: not a valid {type_name}", param=name) from None

@@ -1,0 +1,103 @@
+"""Every error the package raises on purpose, as one tree.
+
+    AxionError
+    ├── ConfigError             a settings or registry file, an option: names key, value, line
+    ├── NativeLibraryError      llama.cpp libraries missing, unpatched or from another build
+    ├── RequestError            the client's fault; becomes HTTP 4xx
+    │   ├── BadRequest          a field has a bad value
+    │   ├── ContextLengthExceeded
+    │   ├── ModelNotFound       no such name in the registry
+    │   └── Overloaded          too much queued; has retry_after_seconds
+    └── ServiceError            ours or the machine's fault; becomes HTTP 5xx
+        ├── ModelLoadError      file missing, truncated, not GGUF, unsupported
+        ├── InsufficientMemory
+        ├── WorkerDied          the model's process ended under a request
+        ├── ShuttingDown
+        └── EngineError         llama_decode failed, an invariant broke
+
+An error crosses a process boundary as its `code` and message (`to_wire`, `from_wire`); `code` is also what an HTTP
+client sees, so it never changes its spelling.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AxionError(Exception):
+    """Base of all; `code` is the stable machine-readable name."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class ConfigError(AxionError):
+    code = "config_error"
+
+
+class NativeLibraryError(AxionError):
+    code = "native_library_error"
+
+
+class RequestError(AxionError):
+    code = "invalid_request"
+
+
+class BadRequest(RequestError):
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(RequestError):
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+
+
+class Overloaded(RequestError):
+    code = "overloaded"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceError(AxionError):
+    code = "service_error"
+
+
+class ModelLoadError(ServiceError):
+    code = "model_load_failed"
+
+
+class InsufficientMemory(ServiceError):
+    code = "insufficient_memory"
+
+
+class WorkerDied(ServiceError):
+    code = "worker_died"
+
+
+class ShuttingDown(ServiceError):
+    code = "shutting_down"
+
+
+class EngineError(ServiceError):
+    code = "engine_error"
+
+
+def _tree(cls: type[AxionError]) -> dict[str, type[AxionError]]:
+    found = {cls.code: cls}
+    for sub in cls.__subclasses__():
+        found |= _tree(sub)
+    return found
+
+
+def from_wire(code: str, message: str, param: str | None = None) -> AxionError:
+    """The exception that `code` names; an unknown code (a newer worker) becomes a ServiceError."""
+    return _tree(AxionError).get(code, ServiceError)(message, param=param)

@@ -1,0 +1,1 @@
+"""Which models there are (registry), and how their files come to this machine (fetch)."""

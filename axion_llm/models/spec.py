@@ -1,0 +1,36 @@
+"""One model of the registry: where its file comes from and how it is to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from axion_llm.worker.messages import KvType, Sampling
+
+
+@dataclass(frozen=True)
+class Source:
+    """Exactly one of: a hub repository, an installed Python package that carries the file, a path on this machine."""
+
+    repo: str | None = None
+    revision: str = "main"
+    package: str | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    name: str
+    source: Source
+    file: str  # the GGUF's name inside the repo or package; the last part of the path
+    mmproj: str | None = None  # the vision projector's file in the same repo
+    description: str = ""
+    size_bytes: int | None = None  # of `file`, when known: checked after a download
+    sha256: str | None = None
+    n_ctx: int = 8192  # KV cache in tokens, shared by all sequences of the model
+    n_seq_max: int = 16
+    threads: int = 0
+    kv_type: KvType = "q8_0"
+    chat_template: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
+    roles: tuple[str, ...] = ()

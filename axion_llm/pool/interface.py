@@ -1,0 +1,58 @@
+"""What the servers see of a running model and of the pool; a worker process is one implementation, Ray a later one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from axion_llm.models.spec import ModelSpec
+from axion_llm.worker.messages import EngineStats, Event, Generate, Loaded
+
+ModelState = Literal["missing", "available", "loading", "ready", "failed"]
+"""missing: its file is not on this machine; available: can be loaded; failed: the last load did not succeed."""
+
+
+class RunningModel(Protocol):
+    """A loaded model that answers requests."""
+
+    @property
+    def info(self) -> Loaded: ...
+
+    def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        """Events of one request as they come, at least Accepted and Finished. A Failed event is raised as its exception.
+
+        Closing the generator before its end cancels the request.
+        """
+        ...
+
+    async def stats(self) -> EngineStats: ...
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    spec: ModelSpec
+    state: ModelState
+    error: str | None = None  # why the last load failed
+    info: Loaded | None = None  # when ready
+
+
+class ModelPool(Protocol):
+    """All models of the service."""
+
+    def models(self) -> list[ModelStatus]:
+        """Every model of the registry, loaded or not. Answers at once and never loads."""
+        ...
+
+    def lease(self, name: str) -> AbstractAsyncContextManager[RunningModel]:
+        """The named model, loaded first when it is not; raises ModelNotFound or a ServiceError."""
+        ...
+
+    def is_ready(self) -> bool:
+        """True when the models to be warm at start are loaded (or have failed to)."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...

@@ -1,0 +1,196 @@
+"""The only contract between the server process and a worker process: small frozen structs, msgpack on the wire.
+
+Direction and order
+    parent -> worker   Load once; then Generate, Cancel, Ping in any order; Shutdown last
+    worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch and Pong
+
+A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece; then
+exactly one Finished or Failed. Nothing after that.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+KvType = Literal["q8_0", "f16", "f32", "q4_0", "q4_1", "q5_0", "q5_1", "bf16"]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
+    """Base: tagged with the class name, so that one decoder reads them all."""
+
+
+# ---- parent -> worker
+
+
+class Load(Message, frozen=True):
+    """Open a model. Sizes are what the user may generate over, not what the model was trained for."""
+
+    name: str
+    path: str
+    n_ctx: int = 0  # tokens in the unified KV cache, all sequences together; 0: the model's own context
+    n_seq_max: int = 16  # sequences decoded at the same time
+    n_batch: int = 512  # most tokens in one step
+    kv_type: KvType = "q8_0"
+    flash_attention: bool = True
+    num_threads: int = 0  # 0: all that this process may use
+    chat_template: str | None = None  # overrides the model's own
+
+
+class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How tokens are drawn; the neutral values switch a stage off. temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int | None = None  # None: drawn anew for each request
+    logit_bias: dict[int, float] = {}
+
+
+class Generate(Message, frozen=True):
+    """Continue a prompt in one sequence. `request_id` is the parent's and unique while the request lives."""
+
+    request_id: str
+    prompt: str | list[int]
+    sampling: Sampling
+    max_tokens: int | None = None  # None: up to the end of the context
+    stop: list[str] = []
+    parse_special: bool = True  # <|im_start|> and the like in the text are control tokens (chat prompts)
+    add_special: bool = True  # add BOS where the model wants one and the text does not begin with it
+    interactive: bool = False
+    top_logprobs: int | None = None  # None: no logprobs; 0: only the chosen token's
+    ignore_eos: bool = False
+
+
+class Cancel(Message, frozen=True):
+    """End a request within one step. Its Finished(reason="cancelled") still follows; unknown ids are ignored."""
+
+    request_id: str
+
+
+class Ping(Message, frozen=True):
+    nonce: int
+
+
+class Shutdown(Message, frozen=True):
+    pass
+
+
+# ---- worker -> parent
+
+
+class Hello(Message, frozen=True):
+    pid: int
+
+
+class LoadProgress(Message, frozen=True):
+    fraction: float
+
+
+class Loaded(Message, frozen=True):
+    """What the parent needs to know of the model: its template is rendered in the parent, tokens stay in the worker."""
+
+    n_ctx: int  # tokens one request may span, prompt and output together
+    n_seq_max: int
+    n_vocab: int
+    n_params: int
+    size_bytes: int
+    kv_bytes: int
+    architecture: str
+    description: str
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    load_seconds: float
+
+
+class LoadFailed(Message, frozen=True):
+    code: str  # of errors.py
+    message: str
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    token: int
+    piece: bytes  # the token's own bytes, perhaps part of a character
+    logprob: float
+    top: list[tuple[int, bytes, float]] = []
+
+
+class Accepted(Message, frozen=True):
+    """The prompt is tokenised and fits. Sent before any work on it, so errors can still be a plain HTTP status."""
+
+    request_id: str
+    prompt_tokens: int
+
+
+class Piece(Message, frozen=True):
+    """Text that may be shown now: whole characters, and no beginning of a stop string. May be empty with logprobs."""
+
+    request_id: str
+    text: str
+    num_tokens: int
+    logprobs: list[TokenLogprob] = []
+
+
+class Finished(Message, frozen=True):
+    request_id: str
+    reason: FinishReason
+    text: str  # the last piece, may be empty
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    logprobs: list[TokenLogprob] = []
+    stop: str | None = None  # the stop string that ended it
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class Failed(Message, frozen=True):
+    request_id: str
+    code: str  # of errors.py
+    message: str
+    param: str | None = None
+
+
+Event = Accepted | Piece | Finished | Failed
+
+
+class Batch(Message, frozen=True):
+    """All events of one engine step: one message a step, however many sequences run."""
+
+    events: list[Event]
+
+
+class EngineStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Counters since the load, and gauges of now."""
+
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_used_tokens: int = 0
+    kv_total_tokens: int = 0
+    step_seconds: float = 0.0  # wall time of all steps
+    decode_seconds: float = 0.0  # of it, inside llama_decode
+    num_graph_reuses: int = 0
+
+
+class Pong(Message, frozen=True):
+    nonce: int
+    stats: EngineStats
+
+
+ToWorker = Load | Generate | Cancel | Ping | Shutdown
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | Batch | Pong
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
