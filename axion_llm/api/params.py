@@ -1,0 +1,129 @@
+"""A request and the model's defaults -> the Generate messages that a worker runs, one for each choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from axion_llm.api.chat_template import chat_template
+from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
+from axion_llm.errors import BadRequest
+from axion_llm.models.spec import ModelSpec
+from axion_llm.worker.messages import Generate, Loaded, Sampling
+
+NUM_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and it takes the last one as "draw a seed"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the messages to a worker need beside the request itself."""
+
+    completion_id: str
+    spec: ModelSpec
+    is_interactive: bool
+
+
+def check(request: Generation, *, is_streamed: bool) -> None:
+    """What no single field's schema can say. Raises BadRequest."""
+    if request.stream_options is not None and not is_streamed:
+        raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
+    if isinstance(request, ChatRequest):
+        _check_chat(request)
+    if isinstance(request, CompletionRequest):
+        _check_completion(request)
+
+
+def _check_chat(request: ChatRequest) -> None:
+    if request.top_logprobs is not None and not request.logprobs:
+        raise BadRequest("top_logprobs: only allowed when logprobs is true", param="top_logprobs")
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise BadRequest("max_tokens: differs from max_completion_tokens; give one of them", param="max_tokens")
+
+
+def _check_completion(request: CompletionRequest) -> None:
+    if len(request.prompt) * (request.n or 1) > MAX_CHOICES:
+        raise BadRequest(f"n: prompts times n must not be above {MAX_CHOICES}", param="n")
+    if request.best_of is not None and request.best_of != (request.n or 1):
+        raise BadRequest("best_of: not supported by this server; leave it out", param="best_of")
+    if request.echo and request.logprobs is not None:
+        raise BadRequest("logprobs: not supported together with echo", param="logprobs")
+    if request.echo and not all(isinstance(p, str) for p in request.prompt):
+        raise BadRequest("echo: not supported for prompts of token ids", param="echo")
+
+
+def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[Generate]:
+    source = origin.spec.chat_template or info.chat_template
+    if not source:
+        message = f"model: {origin.spec.name!r} has no chat template; use /v1/completions"
+        raise BadRequest(message, param="model")
+    template = chat_template(source, info.bos_token, info.eos_token)
+    prompt = template.render([m.model_dump(exclude_none=True) for m in request.messages])
+    top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    return _generates(request, [prompt], top_logprobs, origin, info)
+
+
+def completion_generates(request: CompletionRequest, origin: Origin, info: Loaded) -> list[Generate]:
+    for prompt in request.prompt:
+        if isinstance(prompt, list) and max(prompt) >= info.n_vocab:
+            message = f"prompt: {max(prompt)} is not a token id of this model (0 to {info.n_vocab - 1})"
+            raise BadRequest(message, param="prompt")
+    return _generates(request, request.prompt, request.logprobs, origin, info)
+
+
+def _generates(
+    request: ChatRequest | CompletionRequest,
+    prompts: list[str | list[int]] | list[str],
+    top_logprobs: int | None,
+    origin: Origin,
+    info: Loaded,
+) -> list[Generate]:
+    """Choice `i` of prompt `p` is number p * n + i, as OpenAI numbers them."""
+    n = request.n or 1
+    drawn = [sampling(request, origin.spec.sampling, choice=i) for i in range(n)]
+    _check_bias(drawn[0], info)
+    return [
+        Generate(
+            request_id=f"{origin.completion_id}-{p * n + i}",
+            prompt=prompt,
+            sampling=drawn[i],
+            max_tokens=request.max_new_tokens,
+            stop=request.stop or [],
+            interactive=origin.is_interactive,
+            top_logprobs=top_logprobs,
+            ignore_eos=bool(request.ignore_eos),
+        )
+        for p, prompt in enumerate(prompts)
+        for i in range(n)
+    ]
+
+
+def _check_bias(sampling: Sampling, info: Loaded) -> None:
+    largest = max(sampling.logit_bias, default=0)
+    if sampling.logit_bias and largest >= info.n_vocab:
+        message = f"logit_bias: {largest} is not a token id of this model (0 to {info.n_vocab - 1})"
+        raise BadRequest(message, param="logit_bias")
+
+
+def sampling(request: Generation, default: Sampling, choice: int = 0) -> Sampling:
+    """The request's values where it has them; each choice gets a seed of its own when there is one."""
+    seed = default.seed if request.seed is None else request.seed
+    return Sampling(
+        temperature=_or(request.temperature, default.temperature),
+        top_k=max(0, _or(request.top_k, default.top_k)),
+        top_p=_or(request.top_p, default.top_p),
+        min_p=_or(request.min_p, default.min_p),
+        presence_penalty=_or(request.presence_penalty, default.presence_penalty),
+        frequency_penalty=_or(request.frequency_penalty, default.frequency_penalty),
+        repeat_penalty=_or(request.repeat_penalty, default.repeat_penalty),
+        seed=None if seed is None else (seed + choice) % NUM_SEEDS,
+        logit_bias=_bias(request, default),
+    )
+
+
+def _bias(request: Generation, default: Sampling) -> dict[int, float]:
+    # The schema turns the keys into token ids, which its declared type cannot say.
+    return default.logit_bias if request.logit_bias is None else {int(k): v for k, v in request.logit_bias.items()}
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,188 @@
+"""The request bodies of /v1/chat/completions and /v1/completions: strict types and ranges, errors that name the field.
+
+Unknown fields are ignored. A field that OpenAI knows and this version does not honour is declared with `_only(...)`: the
+values that ask for nothing special pass, every other one is refused, never dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
+MAX_STOP_STRINGS = 4
+MAX_TOKEN_ID = 2**31 - 1
+
+_TOKEN_ID = re.compile(r"[0-9]{1,10}")
+
+
+def _invalid(message: str, code: Literal["invalid_value", "unsupported_value"] = "invalid_value") -> PydanticCustomError:
+    return PydanticCustomError(code, "{message}", {"message": message})
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)  # 0 is not False here
+
+
+def _only(*allowed: Any) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if value is None or any(_same(value, other) for other in allowed):
+            return value
+        choices = ", ".join(repr(a) for a in allowed if a not in ([], {})) or "leave it out"
+        raise _invalid(f"this value is not supported by this server (supported: {choices})", "unsupported_value")
+
+    return AfterValidator(check)
+
+
+def _join_text_parts(value: Any) -> Any:
+    """An array of text parts as one string; other values go on to the check of the type."""
+    if not isinstance(value, list):
+        return value
+    return "\n".join(_part_text(i, part) for i, part in enumerate(value))
+
+
+def _part_text(i: int, part: Any) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise _invalid(f"part {i} must be an object with a type")
+    if part["type"] != "text":
+        message = f"part {i} has type {part['type']!r}; this server takes parts of type 'text' only"
+        raise _invalid(message, "unsupported_value")
+    if not isinstance(part.get("text"), str):
+        raise _invalid(f"part {i} must have a string as its text")
+    return str(part["text"])
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(type(t) is int and 0 <= t <= MAX_TOKEN_ID for t in value)
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if _is_tokens(value):
+            return [value]
+        if all(isinstance(p, str) for p in value) or all(p and _is_tokens(p) for p in value):
+            return value
+    raise _invalid("must be a string, an array of strings, an array of token ids or an array of such arrays; none empty")
+
+
+def _bias_by_id(value: dict[str, float]) -> dict[int, float]:
+    for key in value:
+        if not _TOKEN_ID.fullmatch(key) or int(key) > MAX_TOKEN_ID:
+            raise _invalid(f"the key {key[:32]!r} is not a token id")
+    return {int(key): bias for key, bias in value.items()}
+
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
+TopLogprobs = Annotated[int, Field(ge=0, le=20)]
+StopStrings = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1000)]],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    Field(max_length=MAX_STOP_STRINGS),
+]
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=4096), AfterValidator(_bias_by_id)
+]
+Prompts = Annotated[
+    list[Any], PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]])
+]
+Text = Annotated[str, BeforeValidator(_join_text_parts, json_schema_input_type=str | list[dict[str, Any]])]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, _only(False)] = None
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None  # of an earlier turn: rendered by the model's template
+    tool_call_id: str | None = None
+    audio: Annotated[Any, _only()] = None
+    function_call: Annotated[Any, _only()] = None
+
+
+class Generation(_Strict):
+    """What chat and text completions have in common. None: the model's default, see ModelSpec.sampling."""
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    stream: bool | None = None  # None: the port's default
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: StopStrings | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Unit | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    max_tokens: TokenCount | None = None
+    user: str | None = None  # a label: changes nothing in the answer
+
+    # Extensions, spelled as llama-server spells them.
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # 0 and -1: off
+    min_p: Unit | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
+
+
+class ChatRequest(Generation):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+
+    # Labels and cache hints: they change nothing in the answer.
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    parallel_tool_calls: bool | None = None  # says something about tools only
+
+    audio: Annotated[Any, _only()] = None
+    function_call: Annotated[Any, _only("none", "auto")] = None
+    functions: Annotated[Any, _only([])] = None
+    modalities: Annotated[Any, _only(["text"])] = None
+    moderation: Annotated[Any, _only()] = None
+    prediction: Annotated[Any, _only()] = None
+    reasoning_effort: Annotated[Any, _only("none")] = None
+    response_format: Annotated[Any, _only({"type": "text"})] = None
+    service_tier: Annotated[Any, _only("auto", "default")] = None
+    store: Annotated[Any, _only(False)] = None
+    tool_choice: Annotated[Any, _only("none", "auto")] = None
+    tools: Annotated[Any, _only([])] = None
+    verbosity: Annotated[Any, _only("medium")] = None
+    web_search_options: Annotated[Any, _only()] = None
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionRequest(Generation):
+    prompt: Prompts
+    max_tokens: TokenCount | None = 16  # OpenAI's default; null: up to the end of the context
+    echo: bool | None = None
+    logprobs: TopLogprobs | None = None
+    best_of: int | None = None
+    suffix: Annotated[Any, _only("")] = None
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_tokens

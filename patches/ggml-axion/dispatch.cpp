@@ -1,0 +1,144 @@
+// Which of our kernels takes a node: the table, the AXION_KERNELS switch, and the functions upstream's hooks call.
+
+#include "kernel.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace axion {
+namespace {
+
+const Kernel * const kernels[] = { &rms_norm_kernel };
+
+constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
+static_assert(num_kernels <= 64, "the switch is a 64-bit mask");
+
+const char *          names[num_kernels];
+std::atomic<uint64_t> calls[num_kernels];
+
+uint64_t mask_of(const char * list) {
+    const uint64_t all = num_kernels == 64 ? ~0ull : (1ull << num_kernels) - 1;
+    if (list == nullptr || *list == 0 || strcmp(list, "all") == 0) {
+        return all;
+    }
+    if (strcmp(list, "off") == 0) {
+        return 0;
+    }
+    uint64_t mask = 0;
+    while (*list != 0) {
+        const size_t length = strcspn(list, ",");
+        bool         known  = false;
+        for (uint32_t k = 0; k < num_kernels; k++) {
+            if (strlen(kernels[k]->name) == length && strncmp(kernels[k]->name, list, length) == 0) {
+                mask |= 1ull << k;
+                known = true;
+            }
+        }
+        if (!known) {
+            fprintf(stderr, "axion: AXION_KERNELS names no kernel of ours: '%.*s'\n", (int) length, list);
+        }
+        list += length + (list[length] == ',');
+    }
+    return mask;
+}
+
+std::atomic<uint64_t> & enabled() {
+    static std::atomic<uint64_t> mask{ mask_of(getenv("AXION_KERNELS")) };
+    return mask;
+}
+
+bool is_enabled(uint32_t k) {
+    return (enabled().load(std::memory_order_relaxed) >> k) & 1;
+}
+
+void count(const ggml_compute_params * params, uint32_t k) {
+    if (params->ith == 0) {
+        calls[k].fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+const char * compiled_isa() {
+#if defined(__ARM_FEATURE_SVE2) && defined(__ARM_FEATURE_MATMUL_INT8)
+    return "sve2+i8mm";
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+    return "neon+i8mm";
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return "neon+dotprod";
+#elif defined(__aarch64__)
+    return "neon";
+#elif defined(__AVX512VNNI__)
+    return "avx512+vnni";
+#elif defined(__AVX512F__)
+    return "avx512";
+#elif defined(__AVX2__)
+    return "avx2";
+#else
+    return "generic";
+#endif
+}
+
+}  // namespace
+}  // namespace axion
+
+using namespace axion;
+
+extern "C" {
+
+bool axion_compute_forward(const ggml_compute_params * params, ggml_tensor * node) {
+    for (uint32_t k = 0; k < num_kernels; k++) {
+        if (is_enabled(k) && kernels[k]->accepts(node)) {
+            count(params, k);
+            kernels[k]->compute(params, node);
+            return true;
+        }
+    }
+    return false;
+}
+
+int axion_try_fuse(const ggml_cgraph * graph, int i, const ggml_compute_params * params) {
+    for (uint32_t k = 0; k < num_kernels; k++) {
+        if (is_enabled(k) && kernels[k]->can_fuse != nullptr) {
+            const int n = kernels[k]->can_fuse(graph, i);
+            if (n > 0) {
+                count(params, k);
+                kernels[k]->compute_fused(params, graph, i);
+                return n;
+            }
+        }
+    }
+    return 0;
+}
+
+size_t axion_work_size(const ggml_cgraph * graph, int i, int n_threads) {
+    const ggml_tensor * node = graph->nodes[i];
+    size_t              most = 0;
+    for (const Kernel * kernel : kernels) {
+        if (kernel->work_size != nullptr && kernel->accepts(node)) {
+            const size_t size = kernel->work_size(node, n_threads);
+            most              = size > most ? size : most;
+        }
+    }
+    return most;
+}
+
+const axion_api * axion_info(void) {
+    static const axion_api api = [] {
+        for (uint32_t k = 0; k < num_kernels; k++) {
+            names[k] = kernels[k]->name;
+        }
+        axion_api a{};
+        a.abi          = AXION_ABI;
+        a.build_id     = AXION_BUILD_ID;
+        a.isa          = compiled_isa();
+        a.num_kernels  = num_kernels;
+        a.kernel_names = names;
+        a.get_enabled  = [] { return enabled().load(); };
+        a.set_enabled  = [](uint64_t mask) { enabled().store(mask); };
+        a.get_calls    = [](uint32_t k) -> uint64_t { return k < num_kernels ? calls[k].load() : 0; };
+        return a;
+    }();
+    return &api;
+}
+}

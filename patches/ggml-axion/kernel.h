@@ -1,0 +1,41 @@
+// What each kernel file offers to the dispatch: how a kernel is described. Internal to ggml-axion.
+#pragma once
+
+#include "axion.h"
+
+#include "ggml-cpu-impl.h"
+#include "ggml-impl.h"
+#include "ggml.h"
+
+namespace axion {
+
+struct Kernel {
+    const char * name;
+    // True when this kernel computes the node: shapes, types, strides, parameters.
+    bool (*accepts)(const ggml_tensor * node);
+    void (*compute)(const ggml_compute_params * params, ggml_tensor * node);
+    // Scratch bytes for an accepted node; may be null.
+    size_t (*work_size)(const ggml_tensor * node, int n_threads);
+    // Nodes after node i that the kernel computes along with it, 0 for none; may be null.
+    int (*can_fuse)(const ggml_cgraph * graph, int i);
+    void (*compute_fused)(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
+};
+
+extern const Kernel rms_norm_kernel;
+
+// The part [begin, end) of n items, in units of `grain`, that thread ith of nth does.
+struct Range {
+    int64_t begin;
+    int64_t end;
+};
+
+inline Range split(int64_t n, int64_t grain, int ith, int nth) {
+    const int64_t units = (n + grain - 1) / grain;
+    const int64_t first = units * ith / nth;
+    const int64_t last  = units * (ith + 1) / nth;
+    const int64_t begin = first * grain;
+    const int64_t end   = last * grain;
+    return { begin < n ? begin : n, end < n ? end : n };
+}
+
+}  // namespace axion
