@@ -74,3 +74,13 @@ def _convert(name: str, type_name: str, text: str) -> Any:
         return convert(text)
     except ValueError:
         raise ConfigError(f"{ENV_PREFIX}{name.upper()} = {text!r}: not a valid {type_name}", param=name) from None
+
+
+def library_dir() -> Path:
+    """Where the native libraries are: beside the package, or AXION_LIB_DIR (another build, to try or to compare)."""
+    return Path(os.environ.get(ENV_PREFIX + "LIB_DIR") or Path(__file__).parent / "lib")
+
+
+def use_library_dir(path: Path) -> None:
+    """Tell the llama-cpp-python bindings, before their import, to load our libraries."""
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(path)

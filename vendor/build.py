@@ -108,6 +108,11 @@ def cpu_features() -> str:
     return hashlib.sha256(lines[0].encode()).hexdigest()[:16] if lines else ""
 
 
+def platform_tag() -> str:
+    """The wheel tag of this machine; glibc is not checked, so it says linux, not manylinux."""
+    return f"linux_{platform.machine()}"
+
+
 def say(text: str) -> None:
     print(f"[native] {text}", file=sys.stderr, flush=True)
 

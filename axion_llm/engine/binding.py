@@ -1,0 +1,251 @@
+"""The only module that touches llama_cpp: a loaded model with one context, as a few typed calls on numpy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from axion_llm import config, native
+from axion_llm.errors import EngineError, ModelLoadError
+from axion_llm.worker.messages import Load
+
+Logits = npt.NDArray[np.float32]  # [num_outputs, n_vocab], a view that the next decode overwrites
+
+KV_BYTES_PER_VALUE = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+}
+_GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+
+_keep_alive: list[Any] = []
+
+
+def _load_llama_cpp() -> Any:
+    """Import the bindings on top of our verified libraries."""
+    library = native.load()
+    config.use_library_dir(library.directory)
+    import llama_cpp
+
+    level = 0
+
+    @llama_cpp.llama_log_callback
+    def log(new_level: int, text: bytes, _: Any) -> None:
+        nonlocal level
+        level = new_level if new_level != 5 else level  # 5: goes on with the line before
+        if level in (3, 4):  # GGML_LOG_LEVEL_WARN, _ERROR
+            sys.stderr.write(text.decode("utf-8", "replace"))
+
+    _keep_alive.append(log)
+    llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+lib = _load_llama_cpp()
+
+
+class Batch:
+    """Tokens of one llama_decode: filled part by part, then run. Arrays are made once and reused."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self.tokens = np.zeros(capacity, np.int32)
+        self.positions = np.zeros(capacity, np.int32)
+        self.seq_ids = np.zeros(capacity, np.int32)
+        self.outputs = np.zeros(capacity, np.int8)
+        self._num_seq_ids = np.ones(capacity, np.int32)
+        base = self.seq_ids.ctypes.data
+        self._seq_id_pointers = np.arange(base, base + 4 * capacity, 4, dtype=np.uint64)
+        self.struct = lib.llama_batch(
+            token=self._pointer(self.tokens, ctypes.c_int32),
+            pos=self._pointer(self.positions, ctypes.c_int32),
+            n_seq_id=self._pointer(self._num_seq_ids, ctypes.c_int32),
+            seq_id=ctypes.cast(self._seq_id_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._pointer(self.outputs, ctypes.c_int8),
+        )
+
+    @staticmethod
+    def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
+        return ctypes.cast(array.ctypes.data, ctypes.POINTER(ctype))
+
+    def clear(self) -> None:
+        self.size = 0
+
+    def add(self, tokens: Sequence[int], first_position: int, seq_id: int, want_logits: bool) -> int:
+        """Append tokens of one sequence; with `want_logits` the last one gets logits. Returns that token's index."""
+        start, end = self.size, self.size + len(tokens)
+        self.tokens[start:end] = tokens
+        self.positions[start:end] = range(first_position, first_position + len(tokens))
+        self.seq_ids[start:end] = seq_id
+        self.outputs[start:end] = 0
+        self.outputs[end - 1] = want_logits
+        self.size = end
+        return end - 1
+
+
+class LlamaModel:
+    """A GGUF opened for generation: vocabulary, one context with a unified KV cache, decode.
+
+    Raises ModelLoadError when llama.cpp refuses the file or the context. `on_progress` gets 0..1 and may return False
+    to stop the load. `close` gives everything back.
+    """
+
+    def __init__(self, load: Load, num_threads: int, on_progress: Callable[[float], bool] = lambda _: True) -> None:
+        self._model: Any = None
+        self.ctx: Any = None
+        self._open_model(load, on_progress)
+        self.vocab = lib.llama_model_get_vocab(self._model)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
+        self._open_context(load, num_threads)
+        self.n_ctx: int = lib.llama_n_ctx(self.ctx)
+        self.n_seq_max: int = lib.llama_n_seq_max(self.ctx)
+        self.n_batch: int = lib.llama_n_batch(self.ctx)
+        self._memory = lib.llama_get_memory(self.ctx)
+        self._pieces: dict[int, bytes] = {}
+
+    def _open_model(self, load: Load, on_progress: Callable[[float], bool]) -> None:
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
+        params.progress_callback = callback
+        self._model = lib.llama_model_load_from_file(load.path.encode(), params)
+        if not self._model:
+            raise ModelLoadError(f"llama.cpp cannot load {load.path}: damaged, or an architecture it does not know")
+
+    def _open_context(self, load: Load, num_threads: int) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx = load.n_ctx or self.n_ctx_train
+        params.n_batch = params.n_ubatch = min(load.n_batch, params.n_ctx)
+        params.n_seq_max = load.n_seq_max
+        params.n_threads = params.n_threads_batch = num_threads
+        params.type_k = params.type_v = _GGML_TYPE[load.kv_type]
+        params.flash_attn_type = int(load.flash_attention)
+        params.kv_unified = True
+        params.no_perf = False  # graph reuse is counted there
+        self.ctx = lib.llama_init_from_model(self._model, params)
+        if not self.ctx:
+            self.close()
+            raise ModelLoadError(
+                f"llama.cpp cannot make a context of {load.n_ctx} tokens ({load.kv_type} cache) for {load.name}: "
+                "out of memory, or a cache type that this model's head size does not allow"
+            )
+
+    def close(self) -> None:
+        if self.ctx:
+            lib.llama_free(self.ctx)
+        if self._model:
+            lib.llama_model_free(self._model)
+        self.ctx = self._model = None
+
+    # ---- what the model is
+
+    def meta(self, key: str) -> str | None:
+        buffer = ctypes.create_string_buffer(256)
+        size = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for messages.Loaded."""
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self._model, buffer, len(buffer))
+        template = lib.llama_model_chat_template(self._model, None)
+        return {
+            "n_vocab": self.n_vocab,
+            "n_params": lib.llama_model_n_params(self._model),
+            "size_bytes": lib.llama_model_size(self._model),
+            "architecture": self.meta("general.architecture") or "unknown",
+            "description": buffer.value.decode("utf-8", "replace"),
+            "chat_template": template.decode("utf-8", "replace") if template else None,
+            "bos_token": self.piece_text(lib.llama_vocab_bos(self.vocab)),
+            "eos_token": self.piece_text(lib.llama_vocab_eos(self.vocab)),
+        }
+
+    def piece_text(self, token: int) -> str:
+        """A token as the vocabulary writes it, control tokens too; empty for -1 (none)."""
+        return lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+
+    def kv_bytes(self, kv_type: str) -> int:
+        """Size of the KV cache: K and V of all layers for n_ctx tokens."""
+        arch = self.meta("general.architecture")
+        heads, heads_kv = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
+        default = lib.llama_model_n_embd(self._model) // max(heads, 1)
+        dim_k = int(self.meta(f"{arch}.attention.key_length") or default)
+        dim_v = int(self.meta(f"{arch}.attention.value_length") or default)
+        values = lib.llama_model_n_layer(self._model) * self.n_ctx * heads_kv * (dim_k + dim_v)
+        return int(values * KV_BYTES_PER_VALUE[kv_type])
+
+    # ---- text
+
+    def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        """Safe to call from another thread while a decode runs."""
+        data = text.encode("utf-8", "surrogatepass")
+        capacity = len(data) + 8
+        tokens = (ctypes.c_int32 * capacity)()
+        count = lib.llama_tokenize(self.vocab, data, len(data), tokens, capacity, add_special, parse_special)
+        if count < 0:
+            raise EngineError("llama_tokenize wants more tokens than the text has bytes")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; empty for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            buffer = ctypes.create_string_buffer(512)
+            size = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            piece = self._pieces[token] = buffer.raw[: max(size, 0)]
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+    @property
+    def bos(self) -> int:
+        return int(lib.llama_vocab_bos(self.vocab))
+
+    # ---- running
+
+    def decode(self, batch: Batch) -> bool:
+        """One forward pass. False: the KV cache has no room for this batch and nothing changed."""
+        batch.struct.n_tokens = batch.size
+        status = lib.llama_decode(self.ctx, batch.struct)
+        if status == 1:
+            return False
+        if status != 0:
+            raise EngineError(f"llama_decode failed with status {status} on a batch of {batch.size} tokens")
+        return True
+
+    def logits(self, num_outputs: int) -> Logits:
+        """[num_outputs, n_vocab] of the last decode, in batch order. A view: read it before the next decode."""
+        address = ctypes.cast(lib.llama_get_logits(self.ctx), ctypes.c_void_p).value
+        if not address:
+            raise EngineError("llama.cpp has no logits for the last batch")
+        size = num_outputs * self.n_vocab
+        values = (ctypes.c_float * size).from_address(address)
+        return np.frombuffer(values, np.float32).reshape(num_outputs, self.n_vocab)
+
+    def remove_sequence(self, seq_id: int) -> None:
+        """Free all cells of a sequence."""
+        lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def last_position(self, seq_id: int) -> int:
+        """The highest position the sequence has in the cache, -1 when it has none."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, seq_id))
+
+    def set_threads(self, num_threads: int) -> None:
+        lib.llama_set_n_threads(self.ctx, num_threads, num_threads)
+
+    def num_graph_reuses(self) -> int:
+        return int(lib.llama_perf_context(self.ctx).n_reused)

@@ -1,0 +1,54 @@
+"""One request inside the engine: its tokens, how far they are computed, where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from axion_llm.worker.messages import Generate
+
+
+class Status(Enum):
+    WAITING = "waiting"  # has no place in the KV cache
+    RUNNING = "running"  # has a sequence id; its prompt may still be in prefill
+    ENDED = "ended"
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Pure bookkeeping; the scheduler moves `status`, `seq_id` and `num_computed`, the engine appends tokens."""
+
+    request: Generate
+    tokens: list[int]  # prompt, then what was generated
+    max_total: int  # tokens it may grow to, prompt and output together
+    arrival: float  # seconds, monotonic
+    num_prompt: int = field(init=False)
+    num_computed: int = 0  # of `tokens`, how many are in the KV cache
+    seq_id: int = -1
+    status: Status = Status.WAITING
+    first_scheduled: float | None = None
+    first_token: float | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.tokens)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def num_to_compute(self) -> int:
+        """Tokens not in the cache yet; 1 for a sequence that decodes."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_to_compute == 1 and self.num_output > 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.tokens) >= self.max_total

@@ -1,0 +1,129 @@
+"""Our native libraries as seen from Python: where they are, whether they are the right ones, which kernels are on.
+
+`libggml-cpu` answers for itself through the "axion_info" function (patches/ggml-axion/axion.h). A library without it
+is upstream's; one whose build id differs from the stamp beside it, or whose release differs from the bindings', does not
+belong here. Both are NativeLibraryError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from axion_llm.config import library_dir
+from axion_llm.errors import NativeLibraryError
+
+ABI = 1
+REBUILD = "build them with `scripts/build` (in a clone) or reinstall the package"
+
+
+class _Api(ctypes.Structure):
+    """struct axion_api of axion.h."""
+
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("build_id", ctypes.c_char_p),
+        ("isa", ctypes.c_char_p),
+        ("num_kernels", ctypes.c_uint32),
+        ("kernel_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("get_enabled", ctypes.CFUNCTYPE(ctypes.c_uint64)),
+        ("set_enabled", ctypes.CFUNCTYPE(None, ctypes.c_uint64)),
+        ("get_calls", ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)),
+    )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    name: str
+    enabled: bool
+    calls: int  # graph nodes it has computed in this process
+
+
+class NativeLibrary:
+    """The loaded and verified library."""
+
+    def __init__(self, directory: Path, api: _Api) -> None:
+        self.directory = directory
+        self._api = api
+
+    @property
+    def build_id(self) -> str:
+        return str(self._api.build_id.decode())
+
+    @property
+    def isa(self) -> str:
+        return str(self._api.isa.decode())
+
+    def kernels(self) -> list[Kernel]:
+        mask = self._api.get_enabled()
+        names = [self._api.kernel_names[i].decode() for i in range(self._api.num_kernels)]
+        return [Kernel(name, bool(mask >> i & 1), self._api.get_calls(i)) for i, name in enumerate(names)]
+
+    def enable(self, names: set[str]) -> None:
+        """Switch exactly these kernels on. Only while no graph is being computed."""
+        all_names = [k.name for k in self.kernels()]
+        self._api.set_enabled(sum(1 << i for i, name in enumerate(all_names) if name in names))
+
+
+def load(directory: Path | None = None) -> NativeLibrary:
+    """Load the libraries and check that they are ours and fit the bindings; NativeLibraryError says what is wrong."""
+    directory = directory or library_dir()
+    stamp = read_stamp(directory)
+    api = _ask_library(directory)
+    if api.abi != ABI:
+        raise NativeLibraryError(f"the libraries in {directory} speak ABI {api.abi}, this package {ABI}: {REBUILD}")
+    build_id = api.build_id.decode()
+    if build_id != stamp.get("build_id"):
+        raise NativeLibraryError(
+            f"libggml-cpu in {directory} is build {build_id}, its stamp says {stamp.get('build_id')}: "
+            f"libraries of two builds are mixed; {REBUILD}"
+        )
+    _check_bindings(build_id)
+    return NativeLibrary(directory, api)
+
+
+def read_stamp(directory: Path) -> dict[str, str]:
+    try:
+        stamp: dict[str, str] = json.loads((directory / "build.json").read_text())
+    except FileNotFoundError:
+        raise NativeLibraryError(f"no native libraries in {directory}: {REBUILD}") from None
+    except ValueError as e:
+        raise NativeLibraryError(f"{directory / 'build.json'} is damaged ({e}): {REBUILD}") from None
+    return stamp
+
+
+def _ask_library(directory: Path) -> _Api:
+    try:
+        ggml = ctypes.CDLL(str(directory / "libggml.so"), mode=ctypes.RTLD_GLOBAL)
+    except OSError as e:
+        raise NativeLibraryError(f"cannot load {directory / 'libggml.so'} ({e}): {REBUILD}") from None
+    # A portable build keeps one CPU backend per generation in files of their own; the best one is loaded here.
+    ggml.ggml_backend_load_all_from_path(str(directory).encode())
+    base = ctypes.CDLL(str(directory / "libggml-base.so"))
+    ggml.ggml_backend_reg_by_name.restype = ctypes.c_void_p
+    registry = ggml.ggml_backend_reg_by_name(b"CPU")
+    if not registry:
+        raise NativeLibraryError(f"the libraries in {directory} have no CPU backend for this machine: {REBUILD}")
+    ask = base.ggml_backend_reg_get_proc_address
+    ask.restype = ctypes.c_void_p
+    ask.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    address = ask(registry, b"axion_info")
+    if not address:
+        raise NativeLibraryError(f"the libraries in {directory} are stock llama.cpp, without our kernels: {REBUILD}")
+    return ctypes.CFUNCTYPE(ctypes.POINTER(_Api))(address)().contents
+
+
+def _check_bindings(build_id: str) -> None:
+    try:
+        bindings = version("llama-cpp-python")
+    except PackageNotFoundError:
+        raise NativeLibraryError("the Python package llama-cpp-python is not installed") from None
+    release = build_id.rpartition("-")[0]
+    if bindings != release:
+        raise NativeLibraryError(
+            f"llama-cpp-python {bindings} is installed, the libraries are of {release}: "
+            f"install llama-cpp-python=={release}"
+        )

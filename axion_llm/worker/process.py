@@ -1,0 +1,194 @@
+"""The child process of one model: reads messages, steps the engine, sends events. `python -m axion_llm.worker.process`.
+
+One thread does it all, so that nothing competes with a decode; only a long prompt's tokenising runs beside it (the call
+releases the GIL). The process ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import zmq
+
+from axion_llm.errors import AxionError, EngineError, ShuttingDown
+from axion_llm.worker import messages as m
+
+if TYPE_CHECKING:
+    from axion_llm.engine.engine import Engine
+
+INLINE_TOKENIZE_CHARS = 8192  # below this tokenising costs about a millisecond at most: no thread for it
+IDLE_POLL_MS = 500  # how often an idle worker looks whether its parent is still there
+PR_SET_PDEATHSIG = 1
+
+
+class Stop(Exception):
+    """Shutdown came, or the parent is gone."""
+
+
+class Worker:
+    """The message loop around an engine."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.connect(endpoint)
+        self._parent = os.getppid()
+        self._threads = ThreadPoolExecutor(max_workers=1)
+        self._tokenizing: deque[tuple[m.Generate, Future[list[int]]]] = deque()
+        self._cancelled_early: set[str] = set()
+        self._engine: Engine | None = None
+
+    def run(self) -> None:
+        self._send(m.Hello(os.getpid()))
+        try:
+            while True:
+                self._receive(self._poll_ms())
+                self._admit_tokenized()
+                if self._engine and self._engine.has_work:
+                    events = self._engine.step()
+                    if events:
+                        self._send(m.Batch(events))
+        except Stop:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        finally:
+            self._socket.close()
+            self._context.term()
+
+    def _send(self, message: m.Message) -> None:
+        self._socket.send(m.encode(message))
+
+    def _poll_ms(self) -> int:
+        if self._engine and self._engine.has_work:
+            return 0
+        return 1 if self._tokenizing else IDLE_POLL_MS
+
+    def _receive(self, timeout_ms: int) -> None:
+        if not self._socket.poll(timeout_ms):
+            if timeout_ms and os.getppid() != self._parent:
+                raise Stop
+            return
+        while True:
+            try:
+                message = m.decode_to_worker(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            self._handle(message)
+
+    def _handle(self, message: m.ToWorker) -> None:
+        match message:
+            case m.Generate():
+                self._generate(message)
+            case m.Cancel(request_id):
+                self._cancel(request_id)
+            case m.Ping(nonce):
+                self._send(m.Pong(nonce, self._engine.stats() if self._engine else m.EngineStats()))
+            case m.Load():
+                self._load(message)
+            case m.Shutdown():
+                self._end_all()
+                raise Stop
+
+    # ---- requests
+
+    def _generate(self, request: m.Generate) -> None:
+        if self._engine is None:
+            self._reject(request, EngineError("no model is loaded in this worker"))
+        elif len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
+            # Behind one that is still being tokenised too: requests keep their order.
+            self._tokenizing.append((request, self._threads.submit(self._engine.tokenize, request)))
+        else:
+            done: Future[list[int]] = Future()
+            try:
+                done.set_result(self._engine.tokenize(request))
+            except AxionError as e:
+                done.set_exception(e)
+            self._admit(request, done)
+
+    def _admit_tokenized(self) -> None:
+        while self._tokenizing and self._tokenizing[0][1].done():
+            request, tokens = self._tokenizing.popleft()
+            if request.request_id in self._cancelled_early:
+                self._cancelled_early.discard(request.request_id)
+                self._send(m.Batch([m.Finished(request.request_id, "cancelled", "", 0, 0, 0)]))
+            else:
+                self._admit(request, tokens)
+
+    def _admit(self, request: m.Generate, tokens: Future[list[int]]) -> None:
+        assert self._engine is not None
+        try:
+            self._send(m.Batch([self._engine.add(request, tokens.result())]))
+        except AxionError as e:
+            self._reject(request, e)
+
+    def _reject(self, request: m.Generate, error: AxionError) -> None:
+        self._send(m.Batch([m.Failed(request.request_id, error.code, error.message, error.param)]))
+
+    def _cancel(self, request_id: str) -> None:
+        finished = self._engine.cancel(request_id) if self._engine else None
+        if finished:
+            self._send(m.Batch([finished]))
+        elif any(request.request_id == request_id for request, _ in self._tokenizing):
+            self._cancelled_early.add(request_id)
+
+    def _end_all(self) -> None:
+        for request, _ in self._tokenizing:
+            self._reject(request, ShuttingDown("the model is being unloaded"))
+
+    # ---- loading
+
+    def _load(self, load: m.Load) -> None:
+        started = time.monotonic()
+        try:
+            from axion_llm.engine.binding import LlamaModel
+            from axion_llm.engine.engine import Engine
+
+            num_threads = load.num_threads or len(os.sched_getaffinity(0))
+            model = LlamaModel(load, num_threads, self._on_progress)
+            self._engine = Engine(model)
+        except AxionError as e:
+            self._send(m.LoadFailed(e.code, e.message))
+            return
+        facts = model.describe()
+        facts["chat_template"] = load.chat_template or facts["chat_template"]
+        self._send(
+            m.Loaded(
+                n_ctx=self._engine.max_request_tokens,
+                n_seq_max=model.n_seq_max,
+                kv_bytes=model.kv_bytes(load.kv_type),
+                load_seconds=time.monotonic() - started,
+                **facts,
+            )
+        )
+        gc.collect()
+        gc.freeze()  # what exists now stays: later collections need not walk it
+
+    def _on_progress(self, fraction: float) -> bool:
+        self._send(m.LoadProgress(fraction))
+        return True
+
+
+def die_with_parent() -> None:
+    """Linux: the kernel kills this process when the parent ends, however that happens."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    # Ctrl-C reaches the whole process group; the parent decides how we end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    Worker(sys.argv[1]).run()
+
+
+if __name__ == "__main__":
+    main()

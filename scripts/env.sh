@@ -1,0 +1,52 @@
+# Sourced by the other scripts: a virtual environment with what is pinned, the package, and the native libraries.
+# Every part is skipped when it is there already. Wants: Python >= 3.10 with pip or venv, a C++ compiler.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { echo "[setup] $*" >&2; }
+die() { echo "[setup] $*" >&2; exit 1; }
+
+find_python() {
+    local python
+    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    die "no Python >= 3.10 found (Debian, Ubuntu: apt install python3 python3-venv); PYTHON=... names one"
+}
+
+find_uv() { # prints a uv; gets one with pip when there is none
+    if command -v uv >/dev/null; then command -v uv; return; fi
+    local own=.build/uv
+    if [ ! -x "$own/bin/uv" ]; then
+        say "installing uv into $own"
+        mkdir -p .build
+        "$1" -m venv "$own" >/dev/null 2>&1 || "$1" -m virtualenv -q "$own" 2>/dev/null ||
+            die "cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)"
+        "$own/bin/python" -m pip install -q --disable-pip-version-check uv || die "pip could not install uv"
+    fi
+    echo "$PWD/$own/bin/uv"
+}
+
+install_pinned() { # $1: lock file
+    local python uv want have
+    want="$1 $(cat "$1" pyproject.toml | cksum)"
+    have=$(cat .venv/.installed 2>/dev/null || true)
+    # the development lock holds all of the other one
+    if [ "$have" = "$want" ] || [ "$have" = "requirements-dev.lock $(cat requirements-dev.lock pyproject.toml | cksum)" ]; then
+        return
+    fi
+    python=$(find_python)
+    uv=$(find_uv "$python")
+    say "installing the pinned packages of $1"
+    if [ ! -x .venv/bin/python ]; then "$uv" venv -q --python "$python" .venv; fi
+    "$uv" pip install --python .venv/bin/python -q --require-hashes --no-deps -r "$1"
+    "$uv" pip install --python .venv/bin/python -q --no-deps --no-build-isolation -e .
+    echo "$want" > .venv/.installed
+}
+
+build_native() {
+    .venv/bin/python vendor/build.py "$@"
+}
