@@ -10,6 +10,7 @@
     │   └── Overloaded          too much queued; has retry_after_seconds
     └── ServiceError            ours or the machine's fault; becomes HTTP 5xx
         ├── ModelLoadError      file missing, truncated, not GGUF, unsupported
+        ├── DownloadError       hub not reached or refuses, checksum wrong, disk full
         ├── InsufficientMemory
         ├── WorkerDied          the model's process ended under a request
         ├── ShuttingDown
@@ -73,6 +74,10 @@ class ServiceError(AxionError):
 
 class ModelLoadError(ServiceError):
     code = "model_load_failed"
+
+
+class DownloadError(ServiceError):
+    code = "download_failed"
 
 
 class InsufficientMemory(ServiceError):

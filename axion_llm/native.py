@@ -113,7 +113,8 @@ def _ask_library(directory: Path) -> _Api:
     address = ask(registry, b"axion_info")
     if not address:
         raise NativeLibraryError(f"the libraries in {directory} are stock llama.cpp, without our kernels: {REBUILD}")
-    return ctypes.CFUNCTYPE(ctypes.POINTER(_Api))(address)().contents
+    api: _Api = ctypes.CFUNCTYPE(ctypes.POINTER(_Api))(address)().contents
+    return api
 
 
 def _check_bindings(build_id: str) -> None:

@@ -1,1 +1,1 @@
-"""OpenAI's wire format: request bodies in, objects and stream chunks out, and the one mapping of errors to HTTP."""
+"""OpenAI's wire format: request bodies in, objects and chunks out, and the one mapping of errors to HTTP."""

@@ -1,7 +1,7 @@
 """Messages -> prompt, by the model's own Jinja template in a sandbox, as transformers renders it.
 
-The template comes out of a model file, so what it may do is bounded: no attribute of Python's inside, no change of what it
-is given, a limit on the text it makes and a deadline that is looked at on every look-up, call and piece of output.
+The template comes out of a model file, so what it may do is bounded: no way into Python, no change of what
+it is given, a limit on the text it makes, a deadline looked at on each look-up, call and piece of output.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.check_time()
         return super().getitem(obj, argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         __self.check_time()
         return super().call(__context, __obj, *args, **kwargs)
 
@@ -141,7 +141,7 @@ class ChatTemplate:
             return False
 
 
-# What a template's own code can raise on messages it was not written for: None + "text", a missing key, endless recursion.
+# What a template's code can raise on messages it was not written for: None + "text", a missing key, no end.
 _ERRORS_OF_TEMPLATE_CODE = (
     TypeError,
     ValueError,

@@ -1,7 +1,7 @@
 """The one place that turns an exception into an HTTP answer: {"error": {message, type, param, code}}.
 
-Everything that is not meant for a client (a bug, a configuration error found late) becomes a 500 that says nothing but
-where to look: the request id, under which the log has the traceback.
+What is not meant for a client (a bug, a configuration error found late) becomes a 500 that only says where to
+look: the request id, under which the log has the traceback.
 """
 
 from __future__ import annotations
@@ -142,9 +142,14 @@ _BY_STATUS = {
     415: "unsupported_media_type",
     503: "not_ready",
 }
+_BY_PHRASE = {  # the framework's own words say too little
+    "Not Found": "there is nothing at this path; see /v1/models and /v1/chat/completions",
+    "Method Not Allowed": "this path does not take this method; see the allow header",
+}
 
 
 def _of_http_exception(exc: HTTPException) -> Problem:
     kind = INVALID_REQUEST if exc.status_code < 500 else SERVER_ERROR
     code = _BY_STATUS.get(exc.status_code)
-    return Problem(exc.status_code, kind, str(exc.detail), code, headers=dict(exc.headers or {}))
+    message = _BY_PHRASE.get(exc.detail, str(exc.detail))
+    return Problem(exc.status_code, kind, message, code, headers=dict(exc.headers or {}))

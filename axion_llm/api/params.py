@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from axion_llm.api.chat_template import chat_template
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.errors import BadRequest
 from axion_llm.models.spec import ModelSpec
 from axion_llm.worker.messages import Generate, Loaded, Sampling
+
+T = TypeVar("T")
 
 NUM_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and it takes the last one as "draw a seed"
 
@@ -37,7 +40,7 @@ def _check_chat(request: ChatRequest) -> None:
         raise BadRequest("top_logprobs: only allowed when logprobs is true", param="top_logprobs")
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:
-        raise BadRequest("max_tokens: differs from max_completion_tokens; give one of them", param="max_tokens")
+        raise BadRequest("max_tokens: not the same as max_completion_tokens", param="max_tokens")
 
 
 def _check_completion(request: CompletionRequest) -> None:
@@ -116,14 +119,9 @@ def sampling(request: Generation, default: Sampling, choice: int = 0) -> Samplin
         frequency_penalty=_or(request.frequency_penalty, default.frequency_penalty),
         repeat_penalty=_or(request.repeat_penalty, default.repeat_penalty),
         seed=None if seed is None else (seed + choice) % NUM_SEEDS,
-        logit_bias=_bias(request, default),
+        logit_bias=_or(request.logit_bias, default.logit_bias),
     )
 
 
-def _bias(request: Generation, default: Sampling) -> dict[int, float]:
-    # The schema turns the keys into token ids, which its declared type cannot say.
-    return default.logit_bias if request.logit_bias is None else {int(k): v for k, v in request.logit_bias.items()}
-
-
-def _or(value: float | None, default: float) -> float:
+def _or(value: T | None, default: T) -> T:
     return default if value is None else value

@@ -1,7 +1,7 @@
-"""The request bodies of /v1/chat/completions and /v1/completions: strict types and ranges, errors that name the field.
+"""The bodies of /v1/chat/completions and /v1/completions: strict types and ranges, errors that name a field.
 
-Unknown fields are ignored. A field that OpenAI knows and this version does not honour is declared with `_only(...)`: the
-values that ask for nothing special pass, every other one is refused, never dropped.
+Unknown fields are ignored. A field OpenAI has and this version does not honour is declared with `_only`:
+the values that ask for nothing special pass, every other one is refused, never dropped.
 """
 
 from __future__ import annotations
@@ -9,18 +9,31 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
 MAX_STOP_STRINGS = 4
 MAX_TOKEN_ID = 2**31 - 1
+MAX_BIASES = 4096
 
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 
-def _invalid(message: str, code: Literal["invalid_value", "unsupported_value"] = "invalid_value") -> PydanticCustomError:
-    return PydanticCustomError(code, "{message}", {"message": message})
+def _invalid(message: str) -> PydanticCustomError:
+    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+
+
+def _unsupported(message: str) -> PydanticCustomError:
+    return PydanticCustomError("unsupported_value", "{message}", {"message": message})
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -32,7 +45,7 @@ def _only(*allowed: Any) -> AfterValidator:
         if value is None or any(_same(value, other) for other in allowed):
             return value
         choices = ", ".join(repr(a) for a in allowed if a not in ([], {})) or "leave it out"
-        raise _invalid(f"this value is not supported by this server (supported: {choices})", "unsupported_value")
+        raise _unsupported(f"this value is not supported by this server (supported: {choices})")
 
     return AfterValidator(check)
 
@@ -48,8 +61,7 @@ def _part_text(i: int, part: Any) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise _invalid(f"part {i} must be an object with a type")
     if part["type"] != "text":
-        message = f"part {i} has type {part['type']!r}; this server takes parts of type 'text' only"
-        raise _invalid(message, "unsupported_value")
+        raise _unsupported(f"part {i} has type {part['type'][:40]!r}; this server takes 'text' only")
     if not isinstance(part.get("text"), str):
         raise _invalid(f"part {i} must have a string as its text")
     return str(part["text"])
@@ -71,14 +83,27 @@ def _prompts(value: Any) -> list[str | list[int]]:
             return [value]
         if all(isinstance(p, str) for p in value) or all(p and _is_tokens(p) for p in value):
             return value
-    raise _invalid("must be a string, an array of strings, an array of token ids or an array of such arrays; none empty")
+    raise _invalid("must be a string, an array of strings, of token ids or of arrays of them; none empty")
 
 
-def _bias_by_id(value: dict[str, float]) -> dict[int, float]:
-    for key in value:
-        if not _TOKEN_ID.fullmatch(key) or int(key) > MAX_TOKEN_ID:
-            raise _invalid(f"the key {key[:32]!r} is not a token id")
-    return {int(key): bias for key, bias in value.items()}
+def _bias_by_id(value: Any) -> dict[int, float]:
+    if not isinstance(value, dict):
+        raise _invalid("must be an object of token ids (as strings) and biases")
+    if len(value) > MAX_BIASES:
+        raise _invalid(f"must not have more than {MAX_BIASES} entries")
+    return {_token_id(key): _one_bias(key, bias) for key, bias in value.items()}
+
+
+def _token_id(key: str) -> int:
+    if not _TOKEN_ID.fullmatch(key) or int(key) > MAX_TOKEN_ID:
+        raise _invalid(f"the key {key[:32]!r} is not a token id")
+    return int(key)
+
+
+def _one_bias(key: str, bias: Any) -> float:
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+        raise _invalid(f"the bias of {key} must be a number from -100 to 100")
+    return float(bias)
 
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -90,11 +115,10 @@ StopStrings = Annotated[
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     Field(max_length=MAX_STOP_STRINGS),
 ]
-LogitBias = Annotated[
-    dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=4096), AfterValidator(_bias_by_id)
-]
+LogitBias = Annotated[dict[int, float], PlainValidator(_bias_by_id, json_schema_input_type=dict[str, float])]
 Prompts = Annotated[
-    list[Any], PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]])
+    list[str | list[int]],
+    PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
 ]
 Text = Annotated[str, BeforeValidator(_join_text_parts, json_schema_input_type=str | list[dict[str, Any]])]
 
@@ -116,6 +140,12 @@ class Message(_Strict):
     tool_call_id: str | None = None
     audio: Annotated[Any, _only()] = None
     function_call: Annotated[Any, _only()] = None
+
+    @model_validator(mode="after")
+    def _only_an_assistant_may_say_nothing(self) -> Message:
+        if self.role != "assistant" and "content" not in self.model_fields_set:
+            raise PydanticCustomError("missing", "content is required")
+        return self
 
 
 class Generation(_Strict):

@@ -39,7 +39,7 @@ def _load_llama_cpp() -> Any:
 
     level = 0
 
-    @llama_cpp.llama_log_callback
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def log(new_level: int, text: bytes, _: Any) -> None:
         nonlocal level
         level = new_level if new_level != 5 else level  # 5: goes on with the line before
@@ -234,7 +234,8 @@ class LlamaModel:
             raise EngineError("llama.cpp has no logits for the last batch")
         size = num_outputs * self.n_vocab
         values = (ctypes.c_float * size).from_address(address)
-        return np.frombuffer(values, np.float32).reshape(num_outputs, self.n_vocab)
+        rows: Logits = np.ctypeslib.as_array(values).reshape(num_outputs, self.n_vocab)
+        return rows
 
     def remove_sequence(self, seq_id: int) -> None:
         """Free all cells of a sequence."""

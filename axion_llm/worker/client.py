@@ -100,11 +100,11 @@ class WorkerClient:
         self, load: Load, timeout_seconds: float, on_progress: Callable[[float], None] | None = None
     ) -> Loaded:
         """Open a model, once. A process that could not is of no further use: it is gone when this raises."""
-        self.name = load.name
+        link = self._usable("starting")
+        self.name = link.name = load.name
+        link.on_progress = on_progress
+        self._enter("loading")
         try:
-            link = self._usable("starting")
-            link.name, link.on_progress = load.name, on_progress
-            self._enter("loading")
             self._info = await link.ask("load", load, timeout_seconds)
             if self._info is None:
                 raise ModelLoadError(f"{self.name}: not loaded after {timeout_seconds:g} s, given up")

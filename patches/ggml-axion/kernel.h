@@ -21,6 +21,7 @@ struct Kernel {
     void (*compute_fused)(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
 };
 
+extern const Kernel mul_mat_kernel;
 extern const Kernel rms_norm_kernel;
 
 // The part [begin, end) of n items, in units of `grain`, that thread ith of nth does.

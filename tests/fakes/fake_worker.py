@@ -1,8 +1,9 @@
-"""A worker process without a model: speaks the protocol of worker/messages.py and misbehaves as it is told to.
+"""A worker process without a model: speaks the protocol of worker/messages.py and misbehaves as it is told.
 
-Told by the last part of the model's path and by the prompt, as words `key=value` (separated by commas in a path):
+Told by the last part of the model's path and by the prompt, in words `key=value` (with commas in a path):
 
     path      slow=SECONDS  fail=CODE  die=SIGNAL  hang=1     instead of, or before, Loaded
+              quit=1                                          exits right after LoadFailed
               stubborn=1                                      deaf to Shutdown and SIGTERM
               nonsense=1                                      answers Load with bytes that are no message
     prompt    tokens=N delay=SECONDS                          N pieces "t0 ", "t1 ", ... and Finished
@@ -76,7 +77,7 @@ class Run:
 
 class FakeWorker:
     def __init__(self, endpoint: str) -> None:
-        self.socket = zmq.Context.instance().socket(zmq.PAIR)
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         self.socket.connect(endpoint)
         self.runs: dict[str, Run] = {}
         self.told: dict[str, str] = {}
@@ -129,6 +130,8 @@ class FakeWorker:
         misbehave(told)
         if "fail" in told:
             self.send(LoadFailed(told["fail"], "as it was told"))
+            if "quit" in told:
+                raise SystemExit(1)
             return
         self.send(LoadProgress(1.0))
         self.send(Loaded(load.n_ctx, load.n_seq_max, 1, 1, 1, 1, "fake", load.name, None, "", "", 0.0))

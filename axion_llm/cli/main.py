@@ -1,0 +1,50 @@
+"""`axion-llm`: the group of all commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from axion_llm import __version__
+from axion_llm.cli.doctor_cmd import doctor
+from axion_llm.cli.models_cmd import models, pull, rm
+from axion_llm.cli.serve_cmd import serve
+from axion_llm.errors import AxionError, ConfigError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2  # click's own, and settings that are wrong
+EXIT_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="axion-llm")
+def cli() -> None:
+    """Serve several open language models from one CPU machine, to any OpenAI client.
+
+    \b
+    axion-llm serve             the embedded default model on http://127.0.0.1:8082/v1
+    axion-llm models            what can be served
+    axion-llm pull qwen_coder   fetch one of them
+    axion-llm doctor            what this machine has, and what is wrong with the installation
+
+    Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 130 interrupted.
+    """
+
+
+for command in (serve, models, pull, rm, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except AxionError as e:
+        click.echo(f"error: {e.message}", err=True)
+        sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)

@@ -1,0 +1,131 @@
+"""`axion-llm serve`: settings and registry, the pool over them, and the ports until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from axion_llm.config import Settings
+from axion_llm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from axion_llm.pool.interface import ModelPool
+    from axion_llm.servers.profile import Kind
+    from axion_llm.servers.run import Urls
+
+PORTS = ("standard", "streaming", "consensus")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PORT = click.IntRange(0, 65535)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on. 0.0.0.0: every network of this machine.  [127.0.0.1]")
+@click.option("--standard-port", type=PORT, help="Answers in one piece by default; 0: any free port.  [8082]")
+@click.option("--streaming-port", type=PORT, help="Streams by default, favoured by the scheduler.  [8083]")
+@click.option("--consensus-port", type=PORT, help="Several models answer together (a later version).  [8084]")
+@click.option("--only", type=click.Choice(PORTS), multiple=True, help="Open this port only; may be repeated.")
+@click.option(
+    "--models",
+    "models_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A registry (TOML) that adds to the shipped one and your own; see axion-llm models.",
+)
+@click.option("--warm", type=click.IntRange(0), help="Models to load at the start.  [2]")
+@click.option("--max-loaded", type=click.IntRange(1), help="Most models in memory at the same time.  [5]")
+@click.option("--threads", type=click.IntRange(0), help="Compute threads; 0: all cores it may use.  [0]")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
+def serve(only: tuple[str, ...], **options: Any) -> None:
+    """Answer OpenAI clients on 8082 (standard) and 8083 (streaming) until Ctrl-C.
+
+    \b
+    axion-llm serve                          with nothing else: the embedded model smollm2
+    axion-llm serve --only streaming         one port, one model pool
+    axion-llm serve --standard-port 0        any free port; the real one is printed
+    axion-llm serve --warm 0 --threads 4     load on the first request, use 4 cores
+
+    \b
+    Any OpenAI client works; the key may be anything:
+    OpenAI(base_url="http://127.0.0.1:8082/v1", api_key="none")
+
+    A model that is not loaded is loaded when a request asks for it, and the request waits. Each option can
+    also be set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets
+    answers that have begun go on for a few seconds, a second one ends them.
+    """
+    settings = Settings.load(options)
+    _log_to_stderr(settings.log_level)
+    asyncio.run(_serve(settings, _kinds(only)))
+
+
+def _kinds(only: tuple[str, ...]) -> list[Kind]:
+    if "consensus" in only:
+        message = (
+            "--only consensus: the consensus port is not in this version yet; take standard or streaming"
+        )
+        raise ConfigError(message, param="only")
+    kinds: tuple[Kind, ...] = ("standard", "streaming")
+    return [kind for kind in kinds if not only or kind in only]
+
+
+async def _serve(settings: Settings, kinds: list[Kind]) -> None:
+    # Here, so that --help and a mistake in an option do not wait for them.
+    from axion_llm.models.registry import load_registry
+    from axion_llm.pool.pool import Pool
+    from axion_llm.servers.run import serve as run
+
+    pool = Pool(load_registry(settings), settings)
+    announce = _Announcer(pool)
+    await run(pool, settings, kinds, on_listening=announce.listening, on_ready=announce.ready)
+    announce.stopped()
+
+
+class _Announcer:
+    """What a person who starts the service needs to see; everything else is the log."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool = pool
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._urls: Urls = {}
+
+    def listening(self, urls: Urls) -> None:
+        self._urls = urls
+        for kind, url in urls.items():
+            self._console.print(f"[bold]{kind:<10}[/] {url}/v1")
+
+    def ready(self) -> None:
+        statuses = self._pool.models()
+        loaded = [s.spec.name for s in statuses if s.state == "ready"]
+        for s in statuses:
+            if s.state == "failed":
+                self._console.print(f"[red]failed[/]     {s.spec.name}: ", end="")
+                self._console.print(s.error, markup=False)
+        self._console.print(f"[bold green]ready[/]      {', '.join(loaded) or 'no model loaded yet'}")
+        name = next(iter(loaded or [s.spec.name for s in statuses]), None)
+        if name:
+            self._console.print(_example(next(iter(self._urls.values())), name), markup=False)
+
+    def stopped(self) -> None:
+        self._console.print("stopped")
+
+
+def _example(url: str, model: str) -> str:
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"try        curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _log_to_stderr(level: str) -> None:
+    if level not in LOG_LEVELS:
+        raise ConfigError(f"log_level = {level!r}: one of {', '.join(LOG_LEVELS)}", param="log_level")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
+    if not console.is_terminal:  # for files and journals: one plain line each
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

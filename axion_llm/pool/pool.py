@@ -1,0 +1,215 @@
+"""All models of the service on this machine: loads on demand, shares loads, unloads what is idle.
+
+A load is a task of the pool's own: requests wait for it, and one that leaves does not end it. What to do is
+decided in policy.py, who gets a place and when is up to room.py, the life of a process to worker/client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from axion_llm.config import Settings
+from axion_llm.errors import AxionError, ModelLoadError, ServiceError, ShuttingDown
+from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
+from axion_llm.models.registry import locate
+from axion_llm.models.spec import ModelSpec
+from axion_llm.pool import machine, policy
+from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.room import Room
+from axion_llm.pool.slot import ModelWorker, Slot
+from axion_llm.worker.client import WorkerClient
+from axion_llm.worker.messages import Load
+
+IDLE_CHECK_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Models(Protocol):
+    """What the pool asks of the registry."""
+
+    def get(self, name: str) -> ModelSpec: ...
+
+    def __iter__(self) -> Iterator[ModelSpec]: ...
+
+
+def estimate(path: Path, spec: ModelSpec) -> MemoryNeed:
+    """Reads the file's header; raises ModelLoadError when it is no whole GGUF."""
+    return estimate_bytes(check_file(path), spec.n_ctx, spec.kv_type)
+
+
+class Pool:
+    """A `ModelPool`. What it does to the world is handed in, with the real thing as the default."""
+
+    def __init__(
+        self,
+        registry: Models,
+        settings: Settings,
+        *,
+        new_worker: Callable[[], ModelWorker] | None = None,
+        locate: Callable[[ModelSpec, Settings], Path | None] = locate,
+        estimate: Callable[[Path, ModelSpec], MemoryNeed] = estimate,
+        read_memory: Callable[[], machine.Memory] = machine.read_memory,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._new_worker = new_worker or (lambda: WorkerClient(grace_seconds=settings.shutdown_grace_seconds))
+        self._locate, self._estimate = locate, estimate
+        self._num_threads = settings.threads or machine.available_cores()
+        self._slots: dict[str, Slot] = {}
+        self._room = Room(self._slots, settings, read_memory)
+        self._warming: asyncio.Task[None] | None = None
+        self._janitor: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    # ---- ModelPool
+
+    def models(self) -> list[ModelStatus]:
+        return [
+            self._slot(spec).status(is_on_machine=self._locate(spec, self._settings) is not None)
+            for spec in self._registry
+        ]
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncIterator[RunningModel]:
+        slot = self._slot(self._registry.get(name))
+        slot.num_leases += 1
+        try:
+            yield await self._ensure_ready(slot)
+        finally:
+            slot.num_leases -= 1
+            slot.last_used = time.monotonic()
+            self._room.notify()
+
+    def is_ready(self) -> bool:
+        return self._warming is not None and self._warming.done() and not self._is_stopping
+
+    async def start(self) -> None:
+        self._warming = asyncio.create_task(self._warm_up())
+        self._janitor = asyncio.create_task(self._unload_idle())
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        slots = self._slots.values()
+        tasks = [task for task in (self._warming, self._janitor, *(s.loading for s in slots)) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(slot.worker.stop() for slot in slots if slot.worker))
+        await asyncio.gather(*(slot.leaving for slot in slots if slot.leaving))
+
+    # ---- load
+
+    def _slot(self, spec: ModelSpec) -> Slot:
+        slot = self._slots.setdefault(spec.name, Slot(spec))
+        slot.spec = spec  # the registry may have been read anew
+        return slot
+
+    async def _ensure_ready(self, slot: Slot) -> ModelWorker:
+        """Waits for a load without owning it; every waiter gets an exception of its own."""
+        if self._is_stopping:
+            raise ShuttingDown("the service is shutting down")
+        if worker := slot.ready:
+            return worker
+        if slot.loading is None:
+            slot.loading = asyncio.create_task(self._load(slot))
+            slot.loading.add_done_callback(_retrieve)
+        load = slot.loading
+        await asyncio.wait({load})
+        if load.cancelled():
+            raise ShuttingDown("the service is shutting down")
+        if error := load.exception():
+            raise copy.copy(error)
+        return load.result()
+
+    async def _load(self, slot: Slot) -> ModelWorker:
+        try:
+            if slot.leaving:
+                await asyncio.wait({slot.leaving})
+            slot.give_up_place()
+            path, need = await asyncio.to_thread(self._inspect, slot.spec)
+            await self._room.take(slot, need)
+            slot.worker = worker = await self._start_worker(slot.spec, path)
+            slot.error = None
+            return worker
+        except AxionError as error:
+            slot.error = error.message
+            _log.warning("%s: not loaded: %s", slot.spec.name, error.message)
+            raise
+        except Exception as error:
+            slot.error = f"{slot.spec.name}: the load failed unexpectedly: {error!r}"
+            _log.exception("%s", slot.error)
+            raise ServiceError(slot.error) from error
+        finally:
+            slot.loading = None
+            if not slot.worker:
+                slot.give_up_place()
+            slot.last_used = time.monotonic()
+            self._room.notify()
+
+    def _inspect(self, spec: ModelSpec) -> tuple[Path, MemoryNeed]:
+        """In a thread: reads files."""
+        path = self._locate(spec, self._settings)
+        if path is None:
+            raise ModelLoadError(_missing(spec))
+        return path, self._estimate(path, spec)
+
+    async def _start_worker(self, spec: ModelSpec, path: Path) -> ModelWorker:
+        began = time.monotonic()
+        worker = self._new_worker()
+        await worker.start()
+        await worker.load(self._load_message(spec, path), self._settings.load_timeout_seconds)
+        _log.info("%s: loaded in %.2f s (pid %s)", spec.name, time.monotonic() - began, worker.pid)
+        return worker
+
+    def _load_message(self, spec: ModelSpec, path: Path) -> Load:
+        return Load(
+            name=spec.name,
+            path=str(path),
+            n_ctx=spec.n_ctx,
+            n_seq_max=spec.n_seq_max,
+            kv_type=spec.kv_type,
+            num_threads=spec.threads or self._num_threads,
+            chat_template=spec.chat_template,
+        )
+
+    # ---- in the background
+
+    async def _warm_up(self) -> None:
+        for spec in await asyncio.to_thread(self._warm_models):
+            with contextlib.suppress(AxionError):  # logged, and kept for its status
+                await self._ensure_ready(self._slot(spec))
+
+    def _warm_models(self) -> list[ModelSpec]:
+        """In a thread: looks for files."""
+        here = [spec for spec in self._registry if self._locate(spec, self._settings)]
+        return policy.choose_warm(here, min(self._settings.warm, self._settings.max_loaded))
+
+    async def _unload_idle(self) -> None:
+        idle_seconds = self._settings.idle_unload_seconds
+        while idle_seconds > 0:
+            await asyncio.sleep(min(IDLE_CHECK_SECONDS, idle_seconds / 4))
+            for name in policy.expired(self._room.residents(), time.monotonic(), idle_seconds):
+                self._room.unload(self._slots[name], f"not used for {idle_seconds:g} s")
+
+
+def _retrieve(load: asyncio.Task[ModelWorker]) -> None:
+    """An error that nobody waits for any more has been logged: it needs no complaint from asyncio."""
+    if not load.cancelled():
+        load.exception()
+
+
+def _missing(spec: ModelSpec) -> str:
+    if spec.source.path is not None:
+        return f"{spec.name}: its file {spec.source.path} does not exist"
+    if spec.source.package is not None:
+        return f"{spec.name}: the Python package {spec.source.package} that carries it is not installed"
+    return f"{spec.name} is not on this machine yet; get it with: axion-llm pull {spec.name}"

@@ -1,0 +1,79 @@
+"""One model in the pool: who uses it, its worker, its load and its unloading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from axion_llm.models.spec import ModelSpec
+from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.policy import Resident
+from axion_llm.worker.messages import Load, Loaded
+
+
+class ModelWorker(RunningModel, Protocol):
+    """What the pool needs beyond `RunningModel`: start, load, and stop when it is not wanted any more.
+
+    A start or load that fails leaves nothing behind. `is_alive` turns false at its end, whatever the reason.
+    """
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    async def start(self) -> None: ...
+
+    async def load(self, load: Load, timeout_seconds: float) -> Loaded: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Slot:
+    """Written by the pool only. It has a place from the admission of a load to the end of its worker."""
+
+    spec: ModelSpec
+    num_leases: int = 0  # requests that use it or wait for it
+    last_used: float = 0.0
+    error: str | None = None  # why the last load failed
+    worker: ModelWorker | None = None
+    loading: asyncio.Task[ModelWorker] | None = None
+    leaving: asyncio.Task[None] | None = None
+    has_place: bool = False
+    held_bytes: int = 0  # by its place
+
+    @property
+    def ready(self) -> ModelWorker | None:
+        """The worker, if it can take requests."""
+        return self.worker if self.worker and self.worker.is_alive and not self.leaving else None
+
+    def take_place(self, num_bytes: int) -> None:
+        self.has_place, self.held_bytes = True, num_bytes
+
+    def give_up_place(self) -> None:
+        self.worker, self.has_place, self.held_bytes = None, False, 0
+
+    def resident(self, mapped_bytes: Callable[[int | None], int]) -> Resident | None:
+        """As the policy sees it; None when it has no place."""
+        name, held = self.spec.name, self.held_bytes
+        if self.leaving:
+            return Resident(name, "leaving", self.last_used, held, 0)
+        if worker := self.ready:
+            mapped = mapped_bytes(worker.pid)
+            return Resident(name, "busy" if self.num_leases else "idle", self.last_used, held, mapped)
+        if self.loading and self.has_place:
+            return Resident(name, "loading", self.last_used, held, held)
+        return None
+
+    def status(self, is_on_machine: bool) -> ModelStatus:
+        if worker := self.ready:
+            return ModelStatus(self.spec, "ready", info=worker.info)
+        if self.loading:
+            return ModelStatus(self.spec, "loading")
+        if not is_on_machine:
+            return ModelStatus(self.spec, "missing", self.error)
+        return ModelStatus(self.spec, "failed" if self.error else "available", self.error)

@@ -1,0 +1,68 @@
+"""One log line for each request: what, how many tokens, how fast, how it ended. Never a prompt's text."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+
+log = logging.getLogger("axion_llm.access")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
+_QUIET_PATHS = ("/health", "/ready")
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id when it is fit for a header and a log line."""
+    return given if given and _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+@dataclass
+class Record:
+    """Filled in as the request goes; written once, at its end. Times are of time.perf_counter()."""
+
+    id: str
+    port: str
+    method: str
+    path: str
+    began: float = field(default_factory=time.perf_counter)
+    status: int = 0  # 0: the client went away before there was one
+    model: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached: int = 0
+    first_token: float | None = None
+    finish: str | None = None
+
+    def count_output(self, num_tokens: int) -> None:
+        self.tokens_out += num_tokens
+        if self.first_token is None and num_tokens:
+            self.first_token = time.perf_counter()
+
+    def write(self) -> None:
+        level = logging.DEBUG if self.path in _QUIET_PATHS and self.status < 400 else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "%s", self.line(time.perf_counter()))
+
+    def line(self, now: float) -> str:
+        parts = [f"{self.method} {_printable(self.path)} {self.status or '-'}", f"port={self.port}"]
+        if self.model is not None:
+            parts += [f"model={_printable(self.model)}", *self._tokens(now)]
+        if self.finish is not None:
+            parts.append(f"finish={self.finish}")
+        return " ".join([*parts, f"ms={(now - self.began) * 1000:.0f}", f"id={self.id}"])
+
+    def _tokens(self, now: float) -> list[str]:
+        parts = [f"in={self.tokens_in}", f"cached={self.cached}", f"out={self.tokens_out}"]
+        if self.first_token is not None:
+            parts.append(f"ttft_ms={(self.first_token - self.began) * 1000:.0f}")
+            if self.tokens_out > 1:
+                parts.append(f"tps={(self.tokens_out - 1) / max(now - self.first_token, 1e-6):.1f}")
+        return parts
+
+
+def _printable(text: str) -> str:
+    """What a client chose, kept to one short word of a log line."""
+    return re.sub(r"[^\x21-\x7e]", "?", text[:200])

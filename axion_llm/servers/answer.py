@@ -1,0 +1,178 @@
+"""The answer to one completion request, as an ASGI response: one object, or a stream of chunks."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from axion_llm.api.collect import Choice, Head, chat_object, completion_object
+from axion_llm.api.errors import problem_for
+from axion_llm.api.params import Origin, chat_generates, completion_generates
+from axion_llm.api.schemas import ChatRequest, CompletionRequest, Generation
+from axion_llm.api.stream import KEEP_ALIVE, Chunks, TextChunks
+from axion_llm.servers.access import Record
+from axion_llm.servers.exchange import KEEP_ALIVE_SECONDS, ClientGone, Exchange
+from axion_llm.servers.service import Service
+from axion_llm.worker.messages import Generate, Loaded
+
+log = logging.getLogger(__name__)
+
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
+]
+
+
+class Answer(Response, ABC):
+    """Works while it is being sent, so that an error before the first byte is a plain HTTP status."""
+
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+
+    def __init__(self, service: Service, record: Record, head: Head, n: int, *, is_streamed: bool) -> None:
+        super().__init__()
+        self.head = head
+        self.n = n  # choices of each prompt
+        self._service = service
+        self._record = record
+        self._is_streamed = is_streamed
+        record.model = head.model
+
+    @property
+    def num_choices(self) -> int:
+        return self.num_prompts * self.n
+
+    @property
+    @abstractmethod
+    def num_prompts(self) -> int: ...
+
+    @abstractmethod
+    def prepare(self, info: Loaded) -> list[Generate]: ...
+
+    @abstractmethod
+    def whole(self, choices: list[Choice]) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def chunks(self) -> Chunks: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service, record = self._service, self._record
+        try:
+            async with Exchange(service.pool, service.drain, record, self.num_prompts, self.n) as exchange:
+                exchange.start(self.head.model, self.prepare, receive)
+                await exchange.accepted()
+                if self._is_streamed:
+                    return await self._stream(exchange, send)
+                response = Response(await self._collect(exchange), media_type="application/json")
+            await response(scope, receive, send)
+        except ClientGone:
+            record.finish = "disconnected"
+
+    def origin(self) -> Origin:
+        return Origin(self.head.id, self._service.spec(self.head.model), self._service.profile.is_interactive)
+
+    async def _collect(self, exchange: Exchange) -> bytes:
+        choices = [Choice() for _ in range(self.num_choices)]
+        while not exchange.is_finished:
+            for index, event in await exchange.take():
+                choices[index].add(event)
+        return msgspec.json.encode(self.whole(choices))
+
+    async def _stream(self, exchange: Exchange, send: Send) -> None:
+        chunks = self.chunks()
+        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+        if opening := chunks.opening():
+            await send({"type": "http.response.body", "body": opening, "more_body": True})
+        exchange.keep_alive(self.keep_alive_seconds)
+        try:
+            while True:
+                events = await exchange.take()
+                body = chunks.encode(events) if events else KEEP_ALIVE
+                if chunks.is_finished:
+                    body += chunks.closing()
+                    break
+                if body:
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+        except ClientGone:
+            raise
+        except Exception as exc:
+            body = self._error_event(exc)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _error_event(self, exc: Exception) -> bytes:
+        problem = problem_for(exc)
+        self._record.finish = f"error:{problem.code}"
+        if not problem.is_expected:
+            log.error("error in the middle of a stream, id=%s", self._record.id, exc_info=exc)
+        return problem.to_event()
+
+
+class ChatAnswer(Answer):
+    num_prompts = 1
+
+    def __init__(self, request: ChatRequest, service: Service, record: Record, *, is_streamed: bool) -> None:
+        head = Head.new("chatcmpl", request.model)
+        super().__init__(service, record, head, request.n or 1, is_streamed=is_streamed)
+        self._request = request
+        self._with_logprobs = bool(request.logprobs)
+
+    def prepare(self, info: Loaded) -> list[Generate]:
+        return chat_generates(self._request, self.origin(), info)
+
+    def whole(self, choices: list[Choice]) -> dict[str, Any]:
+        return chat_object(self.head, choices, n=self.n, with_logprobs=self._with_logprobs)
+
+    def chunks(self) -> Chunks:
+        return Chunks(
+            self.head,
+            self.num_choices,
+            choices_per_prompt=self.n,
+            with_usage=wants_usage(self._request),
+            with_logprobs=self._with_logprobs,
+        )
+
+
+class CompletionAnswer(Answer):
+    def __init__(
+        self, request: CompletionRequest, service: Service, record: Record, *, is_streamed: bool
+    ) -> None:
+        head = Head.new("cmpl", request.model)
+        super().__init__(service, record, head, request.n or 1, is_streamed=is_streamed)
+        self._request = request
+        self._with_logprobs = request.logprobs is not None
+
+    @property
+    def num_prompts(self) -> int:
+        return len(self._request.prompt)
+
+    @property
+    def echoes(self) -> list[str]:
+        return [str(p) if self._request.echo else "" for p in self._request.prompt for _ in range(self.n)]
+
+    def prepare(self, info: Loaded) -> list[Generate]:
+        return completion_generates(self._request, self.origin(), info)
+
+    def whole(self, choices: list[Choice]) -> dict[str, Any]:
+        with_logprobs = self._with_logprobs
+        return completion_object(
+            self.head, choices, n=self.n, with_logprobs=with_logprobs, echoes=self.echoes
+        )
+
+    def chunks(self) -> Chunks:
+        return TextChunks(
+            self.head,
+            self.num_choices,
+            echoes=self.echoes,
+            choices_per_prompt=self.n,
+            with_usage=wants_usage(self._request),
+            with_logprobs=self._with_logprobs,
+        )
+
+
+def wants_usage(request: Generation) -> bool:
+    return bool(request.stream_options and request.stream_options.include_usage)

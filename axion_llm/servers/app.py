@@ -1,0 +1,105 @@
+"""The application of one port: its endpoints, and the handlers that give every error the same shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from axion_llm import __version__
+from axion_llm.api import params
+from axion_llm.api.schemas import ChatRequest, CompletionRequest
+from axion_llm.config import Settings
+from axion_llm.errors import AxionError
+from axion_llm.pool.interface import ModelPool, ModelStatus
+from axion_llm.servers import standard, streaming
+from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
+from axion_llm.servers.body import parse_body
+from axion_llm.servers.drain import Drain
+from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
+from axion_llm.servers.profile import Kind, Profile
+from axion_llm.servers.service import Service
+
+PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE)}
+
+
+def create_app(pool: ModelPool, settings: Settings, *, kind: Kind, drain: Drain | None = None) -> FastAPI:
+    """`drain` is one for all ports of a process; without one the port has its own."""
+    profile = PROFILES[kind]
+    service = Service(pool, settings, profile, drain or Drain())
+    app = FastAPI(title="axion-llm", version=__version__, openapi_url=None, redirect_slashes=False)
+    app.add_middleware(RequestScope, port=kind)
+    for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
+        app.add_exception_handler(error, answer_with_problem)
+    _add_routes(app, Endpoints(service))
+    return app
+
+
+def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
+    options: dict[str, Any] = {"response_model": None}
+    app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"], **options)
+    app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], **options)
+    app.add_api_route("/v1/models", endpoints.models, methods=["GET"], **options)
+    app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
+    app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
+    app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
+
+
+class Endpoints:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def chat(self, request: Request) -> Response:
+        body = await parse_body(request, ChatRequest, self._service.settings.max_body_bytes)
+        is_streamed = self._is_streamed(body.stream)
+        params.check(body, is_streamed=is_streamed)
+        return ChatAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
+
+    async def complete(self, request: Request) -> Response:
+        body = await parse_body(request, CompletionRequest, self._service.settings.max_body_bytes)
+        is_streamed = self._is_streamed(body.stream)
+        params.check(body, is_streamed=is_streamed)
+        return CompletionAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
+
+    def _is_streamed(self, asked: bool | None) -> bool:
+        return self._service.profile.streams_by_default if asked is None else asked
+
+    async def models(self, request: Request) -> Response:
+        found = [self._model(status) for status in self._service.pool.models()]
+        return JSONResponse({"object": "list", "data": found})
+
+    async def model(self, request: Request) -> Response:
+        return JSONResponse(self._model(self._service.status(request.path_params["name"])))
+
+    def _model(self, status: ModelStatus) -> dict[str, Any]:
+        return {
+            "id": status.spec.name,
+            "object": "model",
+            "created": self._service.began,
+            "owned_by": "axion-llm",
+            "description": status.spec.description,
+            "context_length": status.info.n_ctx if status.info else status.spec.n_ctx,
+            "state": status.state,
+        }
+
+    async def health(self, request: Request) -> Response:
+        """200 says that the event loop and the pool answer; whether models do is in their states."""
+        states = [
+            {"id": s.spec.name, "state": s.state, "error": s.error} for s in self._service.pool.models()
+        ]
+        status = "stopping" if self._service.drain.is_stopping else "ok"
+        return JSONResponse(
+            {"status": status, "requests": self._service.drain.num_in_flight, "models": states}
+        )
+
+    async def ready(self, request: Request) -> Response:
+        if self._service.drain.is_stopping:
+            raise HTTPException(503, "the server is shutting down")
+        if not self._service.pool.is_ready():
+            raise HTTPException(503, "models are still being loaded", {"retry-after": "1"})
+        return JSONResponse({"status": "ready"})

@@ -1,0 +1,46 @@
+"""A request's body: read up to the limit, then checked against its schema."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from axion_llm.servers.exchange import ClientGone
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def parse_body(request: Request, schema: type[Body], max_bytes: int) -> Body:
+    """Raises pydantic's ValidationError, which also covers broken JSON."""
+    _check_type(request)
+    return schema.model_validate_json(await read_body(request, max_bytes))
+
+
+def _check_type(request: Request) -> None:
+    """A page from elsewhere can make a browser post text/plain without asking; it cannot do so with JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        message = f"the body's content type is {media_type[:80] or 'missing'!r}; send it as application/json"
+        raise HTTPException(415, message)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+    except ClientDisconnect:
+        raise ClientGone from None
+    return bytes(body)
+
+
+def _too_large(max_bytes: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than the {max_bytes:,} bytes that this server takes")

@@ -1,0 +1,32 @@
+"""What the endpoints of one port share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from axion_llm.config import Settings
+from axion_llm.errors import ModelNotFound
+from axion_llm.models.spec import ModelSpec
+from axion_llm.pool.interface import ModelPool, ModelStatus
+from axion_llm.servers.drain import Drain
+from axion_llm.servers.profile import Profile
+
+
+@dataclass(frozen=True)
+class Service:
+    pool: ModelPool
+    settings: Settings
+    profile: Profile
+    drain: Drain
+    began: int = field(default_factory=lambda: int(time.time()))
+
+    def status(self, name: str) -> ModelStatus:
+        found = {status.spec.name: status for status in self.pool.models()}
+        if name not in found:
+            known = ", ".join(found) or "none"
+            raise ModelNotFound(f'There is no model "{name[:200]}". Known: {known}.', param="model")
+        return found[name]
+
+    def spec(self, name: str) -> ModelSpec:
+        return self.status(name).spec

@@ -1,0 +1,50 @@
+// What a weight format offers to the matrix product: tiles of 16 weight rows by up to 8 columns. Internal to mul_mat.
+//
+// Every product is one chain over the blocks of 32, in order, whatever tile computes it:
+//     acc = fma(int32 dot, weight scale * activation scale, acc);   acc = fma(weight min, activation sum, acc)
+// so a column's result does not depend on the other columns, on the tile, or on how K is cut into panels.
+#pragma once
+
+#include "mul_mat_act.h"
+
+#include "ggml.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace axion {
+
+constexpr int64_t tile_rows = 16;
+
+// One block of 32 of 16 rows, unpacked: q[k / 4][row][k % 4] unsigned.
+struct PanelBlock {
+    uint8_t q[8][tile_rows][4];
+    float   scale[tile_rows];
+    float   extra[tile_rows];  // the min; for formats with blocks of 16: the scale of the second half
+};
+
+static_assert(sizeof(PanelBlock) == 640, "packed");
+
+// Where a tile's products go: lane r of column n is dst[n][r] if bit r of `lanes` is set.
+struct TileOutput {
+    float * const * dst;
+    int64_t         row;
+    uint16_t        lanes;
+};
+
+// All of K, straight from the packed rows: for one group of columns.
+using FusedTile = void (*)(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out);
+// From an unpacked panel; `first` starts the sums, else they go on from dst.
+using PanelTile = void (*)(const PanelBlock * panel, int64_t num_blocks, const char * group, TileOutput out, bool first);
+
+struct TileFormat {
+    int64_t   block;  // columns of the smallest piece that can be unpacked
+    FusedTile fused[group_columns + 1];
+    PanelTile panel[group_columns + 1];
+    void (*unpack)(const char * rows, size_t row_bytes, int64_t first_block, int64_t num_blocks, PanelBlock * panel);
+};
+
+// Null when this machine has no tile for the format.
+const TileFormat * tile_format(ggml_type type);
+
+}  // namespace axion

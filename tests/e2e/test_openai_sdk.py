@@ -1,0 +1,273 @@
+"""The real SDK against the real service: one command, one worker, the embedded model, both ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+
+from tests.e2e.conftest import MODEL, ServeProcess, eventually
+
+GRAVITY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is gravity?"}]
+GREEDY: dict[str, Any] = {"model": MODEL, "messages": GRAVITY, "temperature": 0, "max_tokens": 24}
+
+
+def greedy(sdk: openai.OpenAI, **options: Any) -> ChatCompletion:
+    found: ChatCompletion = sdk.chat.completions.create(**{**GREEDY, "stream": False, **options})
+    return found
+
+
+def text_of(found: ChatCompletion, index: int = 0) -> str:
+    return found.choices[index].message.content or ""
+
+
+def streamed(sdk: openai.OpenAI, **options: Any) -> tuple[list[str], str | None]:
+    """The pieces of text, and why it ended."""
+    pieces, reason = [], None
+    for chunk in sdk.chat.completions.create(**{**GREEDY, "stream": True, **options}):
+        assert reason is None, "nothing comes after the finish_reason"
+        pieces.append(chunk.choices[0].delta.content or "")
+        reason = chunk.choices[0].finish_reason
+    return [p for p in pieces if p], reason
+
+
+def test_models(sdk: openai.OpenAI) -> None:
+    assert MODEL in [m.id for m in sdk.models.list()]
+    assert sdk.models.retrieve(MODEL).id == MODEL
+
+
+def test_chat(sdk: openai.OpenAI) -> None:
+    found = greedy(sdk)
+    assert len(text_of(found)) > 20
+    assert found.model == MODEL
+    assert found.choices[0].finish_reason == "length"
+    assert found.usage is not None
+    assert found.usage.completion_tokens == 24
+    assert found.usage.prompt_tokens > 10
+    assert found.usage.total_tokens == found.usage.prompt_tokens + 24
+
+
+def test_the_same_text_again_and_as_a_stream(sdk: openai.OpenAI) -> None:
+    whole = text_of(greedy(sdk))
+    assert text_of(greedy(sdk)) == whole
+    pieces, reason = streamed(sdk)
+    assert "".join(pieces) == whole
+    assert len(pieces) > 10
+    assert reason == "length"
+
+
+def test_a_natural_end(sdk: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "Say hello."}]
+    found = greedy(sdk, messages=messages, max_tokens=200)
+    assert found.choices[0].finish_reason == "stop"
+    assert "<|im_end|>" not in text_of(found)
+
+
+def test_seeds(sdk: openai.OpenAI) -> None:
+    drawn = [text_of(greedy(sdk, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_two_choices(sdk: openai.OpenAI) -> None:
+    found = greedy(sdk, n=2, temperature=1.5, seed=1)
+    assert [c.index for c in found.choices] == [0, 1]
+    assert text_of(found, 0) != text_of(found, 1)
+    assert found.usage is not None and found.usage.completion_tokens > 24
+
+
+def test_two_choices_streamed(sdk: openai.OpenAI) -> None:
+    ends: list[int] = []
+    options = {**GREEDY, "n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(sdk.chat.completions.create(**options))
+    for chunk in chunks[:-1]:
+        ends += [c.index for c in chunk.choices if c.finish_reason]
+    assert sorted(ends) == [0, 1]
+    assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 48
+
+
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_stop_strings_are_never_shown(sdk: openai.OpenAI, length: int) -> None:
+    whole = text_of(greedy(sdk))
+    stop = whole[20 : 20 + length]
+    expected = whole[: whole.index(stop)]
+    found = greedy(sdk, stop=[stop, "no such text"])
+    assert text_of(found) == expected
+    assert found.choices[0].finish_reason == "stop"
+    pieces, reason = streamed(sdk, stop=stop)
+    assert "".join(pieces) == expected
+    assert reason == "stop"
+
+
+def test_logprobs(sdk: openai.OpenAI) -> None:
+    found = greedy(sdk, logprobs=True, top_logprobs=3)
+    logprobs = found.choices[0].logprobs
+    assert logprobs is not None and logprobs.content is not None
+    assert len(logprobs.content) == 24
+    assert b"".join(bytes(t.bytes or []) for t in logprobs.content).decode() == text_of(found)
+    for token in logprobs.content:
+        assert token.logprob <= 0
+        assert [t.logprob for t in token.top_logprobs] == sorted(
+            (t.logprob for t in token.top_logprobs), reverse=True
+        )
+        assert token.top_logprobs[0].token == token.token  # greedy
+
+
+def test_roles_and_parts(sdk: openai.OpenAI) -> None:
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What is"}, {"type": "text", "text": "gravity?"}],
+        },
+        {"role": "assistant", "content": "A force."},
+        {"role": "user", "content": "And light?"},
+    ]
+    assert text_of(greedy(sdk, messages=messages))
+
+
+def test_completions(sdk: openai.OpenAI) -> None:
+    prompts = ["Once upon a time", "The capital of"]
+    found = sdk.completions.create(
+        model=MODEL, prompt=prompts, max_tokens=8, temperature=0, echo=True, stream=False, logprobs=None
+    )
+    assert [
+        c.text.startswith(p) and len(c.text) > len(p) for c, p in zip(found.choices, prompts, strict=True)
+    ]
+    assert found.usage is not None and found.usage.completion_tokens == 16
+    chunks = sdk.completions.create(model=MODEL, prompt=prompts[0], max_tokens=8, temperature=0, stream=True)
+    assert prompts[0] + "".join(c.choices[0].text for c in chunks) == found.choices[0].text
+
+
+def test_completions_of_tokens(sdk: openai.OpenAI) -> None:
+    found = sdk.completions.create(model=MODEL, prompt=[[504, 3575], [504]], max_tokens=4, stream=False)
+    assert len(found.choices) == 2
+    assert found.usage is not None and found.usage.prompt_tokens == 3
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.completions.create(model=MODEL, prompt=[10**6], max_tokens=4)
+    assert caught.value.param == "prompt"
+
+
+def test_logit_bias(sdk: openai.OpenAI) -> None:
+    forced = sdk.completions.create(
+        model=MODEL,
+        prompt="Say",
+        max_tokens=5,
+        temperature=0,
+        logit_bias={"504": 100},
+        stream=False,
+        logprobs=0,
+    )
+    logprobs = forced.choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens is not None
+    assert len(set(logprobs.tokens)) == 1
+
+
+def test_characters_of_several_tokens(sdk: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "Repeat exactly: 😀 żółć 日本語 😀"}]
+    whole = text_of(greedy(sdk, messages=messages, max_tokens=48))
+    pieces, _ = streamed(sdk, messages=messages, max_tokens=48)
+    assert "".join(pieces) == whole
+    assert all("\ufffd" not in p for p in pieces[:-1])
+
+
+def test_errors(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        greedy(sdk, model="gpt-4o")
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as bad:
+        greedy(sdk, temperature=5)
+    assert bad.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError) as tools:
+        greedy(sdk, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert (tools.value.param, tools.value.code) == ("tools", "unsupported_value")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"max_tokens": 10**6}, {"messages": [{"role": "user", "content": "a b " * 40_000}]}]
+)
+def test_beyond_the_context(sdk: openai.OpenAI, options: dict[str, Any], stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.chat.completions.create(**{**GREEDY, "stream": stream, **options})
+    assert caught.value.code == "context_length_exceeded"
+
+
+async def test_many_at_the_same_time(url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
+
+        async def one(i: int) -> str:
+            message: ChatCompletionMessageParam = {
+                "role": "user",
+                "content": f"Tell me about the number {i}.",
+            }
+            options: dict[str, Any] = {**GREEDY, "messages": [message]}
+            if i % 2:
+                found = await sdk.chat.completions.create(**options, stream=False)
+                return found.choices[0].message.content or ""
+            stream = await sdk.chat.completions.create(**options, stream=True)
+            return "".join([c.choices[0].delta.content or "" async for c in stream])
+
+        assert all(await asyncio.gather(*(one(i) for i in range(12))))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves(url: str, stream: bool) -> None:
+    body = {"model": MODEL, "messages": GRAVITY, "max_tokens": 7000, "ignore_eos": True, "stream": stream}
+    timeout = httpx.Timeout(60, read=60 if stream else 1)
+    try:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=timeout) as response:
+            assert response.status_code == 200
+            next(response.iter_lines())
+    except httpx.ReadTimeout:
+        assert not stream
+    eventually(lambda: httpx.get(f"{url}/health").json()["requests"] == 0, seconds=2)
+
+
+def test_health_while_it_works(url: str, sdk: openai.OpenAI) -> None:
+    with sdk.chat.completions.create(**{**GREEDY, "stream": True, "max_tokens": 100}) as stream:
+        next(iter(stream))
+        began = time.monotonic()
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+        assert time.monotonic() - began < 1
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    assert response.status_code == 200, response.read()
+    found = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    assert found.pop() == "[DONE]"
+    return [json.loads(d) for d in found]
+
+
+LONG = {"model": MODEL, "messages": GRAVITY, "max_tokens": 7000, "ignore_eos": True, "stream": True}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_streams_and_leaves_no_process(
+    own_service: ServeProcess, signum: signal.Signals
+) -> None:
+    url = own_service.urls["streaming"]
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=LONG, timeout=30) as response:
+        children = own_service.children()
+        assert children
+        own_service.process.send_signal(signum)
+        assert events_of(response)[-1]["error"]["code"] == "shutting_down"
+    assert own_service.process.wait(20) == 0
+    eventually(lambda: not any(c.is_running() for c in children))
+
+
+def test_a_worker_that_dies(own_service: ServeProcess) -> None:
+    url = own_service.urls["standard"]
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=LONG, timeout=30) as response:
+        for child in own_service.children():
+            child.kill()
+        assert events_of(response)[-1]["error"]["code"] == "worker_died"
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as sdk:
+        assert text_of(greedy(sdk))  # by a fresh one
+    own_service.stop()

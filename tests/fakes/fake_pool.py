@@ -1,0 +1,168 @@
+"""A `ModelPool` without models: scripted replies, faults at any point, a record of what was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from axion_llm.errors import ModelNotFound
+from axion_llm.models.spec import ModelSpec, Source
+from axion_llm.pool.interface import ModelStatus
+from axion_llm.worker.messages import (
+    Accepted,
+    EngineStats,
+    Event,
+    Finished,
+    FinishReason,
+    Generate,
+    Loaded,
+    Piece,
+    TokenLogprob,
+)
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INFO = Loaded(
+    n_ctx=2048,
+    n_seq_max=16,
+    n_vocab=1000,
+    n_params=1,
+    size_bytes=1,
+    kv_bytes=1,
+    architecture="fake",
+    description="a fake",
+    chat_template=CHATML,
+    bos_token="<s>",
+    eos_token="</s>",
+    load_seconds=0.0,
+)
+
+
+def spec(name: str, **fields: object) -> ModelSpec:
+    plain = ModelSpec(name=name, source=Source(package="fake"), file="fake.gguf")
+    return replace(plain, **fields)  # type: ignore[arg-type]
+
+
+@dataclass
+class Script:
+    """What the next requests get. `hang_after`: wait for ever once so many pieces are out."""
+
+    pieces: Sequence[str] = ("Hel", "lo", " world")
+    reason: FinishReason = "stop"
+    delay: float = 0.0
+    last_text: str = ""
+    cached: int = 0
+    reject: Exception | None = None  # instead of Accepted
+    fail: Exception | None = None  # after `fail_after` pieces
+    fail_after: int = 0
+    hang_after: int | None = None
+    has_end: bool = True  # False: it stops without Finished, which a worker never should
+    wait: bool = True  # yield to the loop between pieces; without, they are all there at once
+
+
+@dataclass
+class FakePool:
+    specs: list[ModelSpec] = field(default_factory=lambda: [spec("fake"), spec("org/other")])
+    info: Loaded = INFO
+    script: Script = field(default_factory=Script)
+    load_seconds: float = 0.0
+    load_error: Exception | None = None
+    requests: list[Generate] = field(default_factory=list)
+    num_running: int = 0
+    num_leases: int = 0
+    num_cancelled: int = 0
+    is_warm: bool = True
+    is_stopped: bool = False
+
+    def models(self) -> list[ModelStatus]:
+        return [ModelStatus(s, "ready" if i == 0 else "available") for i, s in enumerate(self.specs)]
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncIterator[FakeModel]:
+        if name not in [s.name for s in self.specs]:
+            raise ModelNotFound(f"There is no model {name!r}.", param="model")
+        self.num_leases += 1
+        try:
+            await asyncio.sleep(self.load_seconds)
+            if self.load_error is not None:
+                raise self.load_error
+            yield FakeModel(self)
+        finally:
+            self.num_leases -= 1
+
+    def is_ready(self) -> bool:
+        return self.is_warm
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+
+class FakeModel:
+    def __init__(self, pool: FakePool) -> None:
+        self._pool = pool
+
+    @property
+    def info(self) -> Loaded:
+        return self._pool.info
+
+    async def stats(self) -> EngineStats:
+        return EngineStats()
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        pool, script = self._pool, self._pool.script
+        pool.requests.append(request)
+        pool.num_running += 1
+        has_ended = False
+        try:
+            async for event in _events(request, script):
+                has_ended = isinstance(event, Finished)
+                yield event
+        except Exception:
+            has_ended = True
+            raise
+        finally:
+            pool.num_running -= 1
+            pool.num_cancelled += not has_ended
+
+
+async def _events(request: Generate, script: Script) -> AsyncIterator[Event]:
+    if script.reject is not None:
+        raise script.reject
+    prompt_tokens = len(request.prompt.split()) if isinstance(request.prompt, str) else len(request.prompt)
+    yield Accepted(request.request_id, prompt_tokens)
+    pieces = script.pieces[: request.max_tokens]
+    for number, text in enumerate(pieces):
+        await _pause(script, number)
+        yield Piece(request.request_id, text, 1, _logprobs(request, text))
+    await _pause(script, len(pieces))
+    if not script.has_end:
+        return
+    reason: FinishReason = "length" if len(pieces) < len(script.pieces) else script.reason
+    yield Finished(request.request_id, reason, script.last_text, prompt_tokens, len(pieces), script.cached)
+
+
+async def _pause(script: Script, number: int) -> None:
+    if script.wait:
+        await asyncio.sleep(script.delay)
+    if script.hang_after is not None and number >= script.hang_after:
+        await asyncio.Event().wait()
+    if script.fail is not None and number >= script.fail_after:
+        raise script.fail
+
+
+def _logprobs(request: Generate, text: str) -> list[TokenLogprob]:
+    if request.top_logprobs is None:
+        return []
+    piece = text.encode()
+    return [
+        TokenLogprob(1, piece, -0.5, [(i, piece + b"!" * i, -0.5 - i) for i in range(request.top_logprobs)])
+    ]

@@ -1,0 +1,30 @@
+"""Builds the C++ kernel tests against the patched sources, with sanitizers, and runs each program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "vendor"))
+import build  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("kernels")
+    configure = ["cmake", "-S", HERE, "-B", target, "-G", "Ninja", "-DAXION_SANITIZE=ON"]
+    configure += [f"-DAXION_DIR={build.KERNELS}", f"-DLLAMA_SOURCE_DIR={build.sources()}"]
+    subprocess.run([str(c) for c in configure], check=True)
+    subprocess.run(["cmake", "--build", str(target)], check=True)
+    return target
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("test_*.cpp")))
+def test_kernel(build_dir: Path, name: str) -> None:
+    done = subprocess.run([build_dir / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

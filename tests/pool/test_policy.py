@@ -1,0 +1,118 @@
+"""Every decision of the pool, from made-up snapshots."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from axion_llm.models.spec import ModelSpec, Source
+from axion_llm.pool.policy import (
+    Admit,
+    Decision,
+    Demand,
+    Evict,
+    Forgo,
+    Limits,
+    Refuse,
+    Resident,
+    Wait,
+    choose_warm,
+    expired,
+    plan_load,
+)
+
+State = Literal["loading", "busy", "idle", "leaving"]
+
+
+def resident(name: str, state: State, last_used: float = 0, held: int = 10, unseen: int = 0) -> Resident:
+    return Resident(name, state, last_used, held, unseen)
+
+
+def plan(
+    *residents: Resident,
+    need: int = 10,
+    available: int = 100,
+    max_loaded: int = 2,
+    is_first: bool = True,
+    is_wanted: bool = True,
+) -> Decision:
+    return plan_load(residents, Demand(need, is_first, is_wanted), Limits(max_loaded, available))
+
+
+def test_admits_what_fits() -> None:
+    assert plan() == Admit()
+    assert plan(resident("a", "busy")) == Admit()
+    assert plan(need=100) == Admit()
+
+
+def test_unloads_the_least_recently_used_of_the_idle() -> None:
+    assert plan(resident("a", "idle", 3), resident("b", "idle", 2)) == Evict("b")
+    assert plan(resident("a", "idle", 3), resident("b", "busy", 2)) == Evict("a")
+
+
+@pytest.mark.parametrize("state", ["busy", "loading"])
+def test_waits_while_all_places_are_in_use(state: State) -> None:
+    assert plan(resident("a", "busy"), resident("b", state)) == Wait("place")
+
+
+def test_unloads_one_at_a_time() -> None:
+    assert plan(resident("a", "idle"), resident("b", "leaving")) == Wait("place")
+
+
+def test_unloads_for_memory_too() -> None:
+    assert plan(resident("a", "idle", held=60), need=70, available=40) == Evict("a")
+
+
+def test_unloads_nothing_when_that_would_not_be_enough() -> None:
+    residents = resident("a", "idle", held=10), resident("b", "busy", held=50)
+    assert plan(*residents, need=70, available=30, max_loaded=5) == Wait("memory")
+
+
+def test_refuses_what_never_fits_and_says_what_could_be_freed() -> None:
+    assert plan(need=101) == Refuse(100)
+    residents = resident("a", "idle", held=20), resident("b", "busy", held=30)
+    assert plan(*residents, need=101, available=50) == Refuse(100)
+
+
+def test_mapped_weights_of_others_are_no_room() -> None:
+    """The kernel counts them as available; to use them would have the disk read at every token."""
+    assert plan(resident("a", "busy", held=60, unseen=50), need=70, available=100) == Wait("memory")
+    assert plan(resident("a", "idle", held=60, unseen=50), need=70, available=100) == Evict("a")
+    assert plan(resident("a", "busy", held=60, unseen=50), need=111, available=100) == Refuse(110)
+
+
+def test_a_load_under_way_has_its_memory_set_aside() -> None:
+    assert plan(resident("a", "loading", held=95, unseen=95), need=10, available=100) == Wait("memory")
+
+
+def test_waits_for_its_turn() -> None:
+    assert plan(is_first=False) == Wait("turn")
+    assert plan(resident("a", "idle"), resident("b", "idle"), is_first=False) == Wait("turn")
+
+
+def test_does_not_wait_to_be_refused() -> None:
+    assert plan(need=101, is_first=False) == Refuse(100)
+
+
+def test_a_load_that_no_request_waits_for_takes_only_free_room() -> None:
+    assert plan(is_wanted=False) == Admit()
+    assert plan(is_wanted=False, is_first=False) == Wait("turn")
+    assert plan(resident("a", "idle"), resident("b", "idle"), is_wanted=False) == Forgo()
+    assert plan(resident("a", "idle", held=60), need=70, available=40, is_wanted=False) == Forgo()
+
+
+def test_expired_are_the_idle_that_nobody_asked_for_in_time() -> None:
+    residents = resident("a", "idle", 10), resident("b", "busy", 10), resident("c", "idle", 50)
+    assert expired(residents, now=70, idle_seconds=60) == ["a"]
+    assert expired(residents, now=69, idle_seconds=60) == []
+    assert expired(residents, now=1000, idle_seconds=0) == []
+
+
+def test_warm_models_in_order_and_the_packaged_default_last() -> None:
+    default = ModelSpec("default", Source(package="p"), "d.gguf")
+    a, b = (ModelSpec(name, Source(repo="r"), f"{name}.gguf") for name in "ab")
+    assert choose_warm([default, a, b], 2) == [a, b]
+    assert choose_warm([default, a], 2) == [a, default]
+    assert choose_warm([default], 2) == [default]
+    assert choose_warm([default, a], 0) == []

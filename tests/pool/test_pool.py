@@ -1,0 +1,501 @@
+"""The pool over real worker processes without models: whatever loads, fails, dies or leaves, others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axion_llm.config import Settings
+from axion_llm.errors import (
+    EngineError,
+    InsufficientMemory,
+    ModelLoadError,
+    ModelNotFound,
+    Overloaded,
+    ServiceError,
+    ShuttingDown,
+    WorkerDied,
+)
+from axion_llm.models.gguf_header import MemoryNeed
+from axion_llm.models.spec import ModelSpec, Source
+from axion_llm.pool import pool as pool_module
+from axion_llm.pool import room
+from axion_llm.pool.interface import ModelPool, ModelStatus
+from axion_llm.pool.machine import Memory
+from axion_llm.pool.pool import Pool
+from axion_llm.worker.client import WorkerClient
+from axion_llm.worker.messages import Event, Generate, Sampling
+from tests.fakes.processes import FAKE_COMMAND, fake_workers, num_fds, until
+
+pytestmark = pytest.mark.usefixtures("socket_root")
+
+GIB = 1 << 30
+LONG = "tokens=100000 delay=0.005"
+
+
+class Machine:
+    """A pool with its surroundings: models by name, each told by its file's name how to behave."""
+
+    def __init__(self, models: dict[str, str], **settings: Any) -> None:
+        self.files: dict[str, str | None] = dict(models)
+        self.need = dict.fromkeys(models, 0)
+        self.memory = Memory(16 * GIB, 32 * GIB)
+        self.ids = itertools.count()
+        self.workers: list[WorkerClient] = []
+        self.estimating: Callable[[], None] = lambda: None
+        self.pool = Pool(
+            self,
+            Settings(**{"warm": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0} | settings),
+            new_worker=self.new_worker,
+            locate=self.locate,
+            estimate=self.estimate,
+            read_memory=lambda: self.memory,
+        )
+
+    def get(self, name: str) -> ModelSpec:
+        if name not in self.files:
+            raise ModelNotFound(name)
+        return ModelSpec(name, Source(repo="r"), f"{name}.gguf")
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return map(self.get, list(self.files))
+
+    def locate(self, spec: ModelSpec, settings: Settings) -> Path | None:
+        file = self.files[spec.name]
+        return Path("/models") / file if file is not None else None
+
+    def estimate(self, path: Path, spec: ModelSpec) -> MemoryNeed:
+        self.estimating()
+        if path.name == "garbage":
+            raise ModelLoadError(f"{path} is not a GGUF file")
+        return MemoryNeed(self.need[spec.name], 0, 0)
+
+    def new_worker(self) -> WorkerClient:
+        self.workers.append(WorkerClient(FAKE_COMMAND, grace_seconds=1.0))
+        return self.workers[-1]
+
+    # ---- what a test does with it
+
+    async def ask(self, name: str, prompt: str = "tokens=2") -> list[Event]:
+        async with self.pool.lease(name) as model:
+            request = Generate(f"r{next(self.ids)}", prompt, Sampling())
+            return [event async for event in model.generate(request)]
+
+    def asking(self, name: str, prompt: str = "tokens=2") -> asyncio.Task[list[Event]]:
+        return asyncio.create_task(self.ask(name, prompt))
+
+    def status(self, name: str) -> ModelStatus:
+        return next(status for status in self.pool.models() if status.spec.name == name)
+
+    def state(self, name: str) -> str:
+        return self.status(name).state
+
+    def states(self) -> list[str]:
+        return [status.state for status in self.pool.models()]
+
+    async def loaded(self, *names: str) -> None:
+        for name in names:
+            await self.ask(name)
+
+
+MachineMaker = Callable[..., Machine]
+
+
+@pytest.fixture
+async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MachineMaker]:
+    monkeypatch.setattr(room, "WORKER_BYTES", 0)
+    monkeypatch.setattr(room, "RECHECK_SECONDS", 0.05)
+    machines: list[Machine] = []
+
+    def make(models: dict[str, str], **settings: Any) -> Machine:
+        machines.append(Machine(models, **settings))
+        return machines[-1]
+
+    yield make
+    for made in machines:
+        await made.pool.stop()
+
+
+# ---- loads
+
+
+async def test_loads_on_demand_and_stays_loaded(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"})
+    pool: ModelPool = m.pool
+    assert [status.state for status in pool.models()] == ["available", "available"]
+    assert len(await m.ask("a")) == 4
+    await m.ask("a")
+    assert m.states() == ["ready", "available"]
+    info = m.status("a").info
+    assert info is not None and info.description == "a"
+    assert len(m.workers) == 1
+
+
+async def test_many_requests_at_once_share_one_load(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.2"})
+    asks = [m.asking("a", f"tokens={n}") for n in range(50)]
+    await asyncio.sleep(0.1)
+    assert m.states() == ["loading"]
+    assert [len(events) - 2 for events in await asyncio.gather(*asks)] == list(range(50))
+    assert len(m.workers) == 1
+
+
+async def test_an_unknown_name(machine: MachineMaker) -> None:
+    with pytest.raises(ModelNotFound):
+        await machine({"a": "ok"}).ask("b")
+
+
+async def test_a_client_that_leaves_does_not_end_the_load_for_others(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.3"})
+    first, second = m.asking("a"), m.asking("a")
+    await asyncio.sleep(0.1)
+    first.cancel()
+    assert len(await second) == 4
+    assert first.cancelled() and len(m.workers) == 1
+
+
+async def test_a_load_goes_on_when_all_have_left(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.2"})
+    only = m.asking("a")
+    await until(lambda: m.workers)
+    only.cancel()
+    await until(lambda: m.state("a") == "ready")
+
+
+async def test_a_load_that_fails_after_all_have_left_is_no_unhandled_error(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.2,fail=model_load_failed"})
+    only = m.asking("a")
+    await until(lambda: m.workers)
+    only.cancel()
+    await until(lambda: m.state("a") == "failed")
+
+
+async def test_a_slow_header_check_does_not_block_the_event_loop(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    m.estimating = lambda: time.sleep(0.3)
+    ask = m.asking("a")
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    for _ in range(5):
+        await asyncio.sleep(0.001)
+    assert time.monotonic() - began < 0.3 and not ask.done()
+    await ask
+
+
+async def test_a_slow_load_does_not_hold_up_a_loaded_model(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "slow=0.5"})
+    await m.loaded("a")
+    slow = m.asking("b")
+    await until(lambda: len(m.workers) == 2)
+    await m.ask("a")
+    assert not slow.done()
+    await slow
+
+
+# ---- loads that fail
+
+
+async def test_a_missing_model_says_how_to_get_it(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    m.files["a"] = None
+    with pytest.raises(ModelLoadError, match="axion-llm pull a"):
+        await m.ask("a")
+    assert m.status("a").state == "missing"
+    m.files["a"] = "ok"
+    assert len(await m.ask("a")) == 4
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (Source(path=Path("/m/a.gguf")), "/m/a.gguf does not exist"),
+        (Source(package="llm-a"), "llm-a that carries it is not installed"),
+    ],
+)
+def test_what_is_missing_depends_on_the_source(source: Source, text: str) -> None:
+    assert text in pool_module._missing(ModelSpec("a", source, "a.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "text"),
+    [
+        ("garbage", ModelLoadError, "not a GGUF"),
+        ("fail=engine_error", EngineError, "as it was told"),
+        ("die=6", ModelLoadError, "SIGABRT"),
+        ("hang=1", ModelLoadError, "not loaded after 0.5 s"),
+    ],
+)
+async def test_a_load_that_fails_fails_all_who_wait_and_can_be_tried_again(
+    machine: MachineMaker, file: str, error: type[Exception], text: str
+) -> None:
+    m = machine({"a": file, "b": "ok"}, load_timeout_seconds=0.5)
+    outcomes = await asyncio.gather(m.ask("a"), m.ask("a"), m.ask("b"), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [error, error, list]
+    assert outcomes[0] is not outcomes[1]
+    status = m.status("a")
+    assert status.state == "failed" and text in str(status.error) and text in str(outcomes[0])
+    m.files["a"] = "ok"
+    await m.ask("a")
+    assert m.status("a").error is None
+
+
+async def test_a_mistake_of_ours_in_a_load_is_an_error_not_a_hang(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+
+    def fail() -> None:
+        raise KeyError("surprise")
+
+    m.estimating = fail
+    with pytest.raises(ServiceError, match="surprise"):
+        await m.ask("a")
+    m.estimating = lambda: None
+    await m.ask("a")
+
+
+async def test_too_big_for_the_memory_says_the_figures(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"})
+    m.need["a"] = 5 * GIB
+    m.memory = Memory(6 * GIB, 8 * GIB, cgroup_limit_bytes=4 * GIB, cgroup_used_bytes=GIB)
+    with pytest.raises(InsufficientMemory) as caught:
+        await m.ask("a")
+    for figure in (
+        "needs 5.00 GiB",
+        "3.00 GiB could be freed",
+        "6.00 GiB available of 8.00",
+        "cgroup 4.00 GiB",
+    ):
+        assert figure in caught.value.message
+    await m.ask("b")
+    m.memory = Memory(6 * GIB, 8 * GIB)
+    await m.ask("a")
+
+
+# ---- a worker that dies
+
+
+async def test_a_worker_killed_in_mid_stream_is_replaced_at_the_next_request(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"})
+    await m.loaded("a", "b")
+    streams = [m.asking("a", LONG), m.asking("b", "tokens=40 delay=0.01")]
+    await asyncio.sleep(0.1)
+    pid = m.workers[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        await streams[0]
+    assert m.states() == ["available", "ready"]
+    assert len(await m.ask("a")) == 4
+    assert len(await streams[1]) == 42
+    assert len(m.workers) == 3
+
+
+async def test_a_dead_worker_holds_no_place(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
+    with pytest.raises(WorkerDied):
+        await m.ask("a", "exit=1")
+    await m.ask("b")
+    assert m.states() == ["available", "ready"]
+
+
+# ---- room
+
+
+async def test_the_least_recently_used_idle_model_makes_room(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok", "c": "ok"}, max_loaded=2)
+    await m.loaded("a", "b", "a", "c")
+    assert m.states() == ["ready", "available", "ready"]
+    assert len(fake_workers()) == 2
+
+
+async def test_a_busy_model_is_never_unloaded(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok", "c": "ok"}, max_loaded=2)
+    await m.loaded("a", "b")
+    stream = m.asking("a", "tokens=50 delay=0.01")
+    await asyncio.sleep(0.05)
+    await m.ask("c")
+    assert m.states() == ["ready", "available", "ready"]
+    assert len(await stream) == 52
+
+
+async def test_when_all_are_busy_a_request_waits_for_one_to_get_idle(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
+    stream = m.asking("a", "tokens=30 delay=0.01")
+    await until(lambda: m.state("a") == "ready")
+    waiting = m.asking("b")
+    await asyncio.sleep(0.1)
+    assert m.states() == ["ready", "loading"] and not stream.done()
+    assert len(await waiting) == 4
+    assert len(stream.result()) == 32
+
+
+async def test_those_who_wait_come_in_their_order(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok", "c": "ok", "d": "ok"}, max_loaded=1)
+    order: list[str] = []
+
+    async def ask(name: str) -> None:
+        await m.ask(name, "tokens=5 delay=0.01")
+        order.append(name)
+
+    tasks = []
+    for name in "abcd":
+        tasks.append(asyncio.create_task(ask(name)))
+        await asyncio.sleep(0.02)
+    await asyncio.gather(*tasks)
+    assert order == list("abcd")
+
+
+async def test_a_wait_for_a_place_has_an_end(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1, load_timeout_seconds=1.0)
+    stream = m.asking("a", LONG)
+    await until(lambda: m.state("a") == "ready")
+    with pytest.raises(Overloaded, match="no place for it in 1 s"):
+        await m.ask("b")
+    stream.cancel()
+
+
+async def test_memory_is_made_by_unloading_and_waited_for(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok", "c": "ok"}, load_timeout_seconds=1.0)
+    m.need = {"a": 4 * GIB, "b": 4 * GIB, "c": 6 * GIB}
+    await m.loaded("a", "b")
+    m.memory = Memory(2 * GIB, 16 * GIB)
+    stream = m.asking("b", LONG)
+    waiting = m.asking("c")
+    await until(lambda: m.state("a") == "available")
+    with pytest.raises(InsufficientMemory, match="did not get free"):
+        await waiting  # our made-up machine did not notice that a has gone
+    m.memory = Memory(6 * GIB, 16 * GIB)
+    await m.ask("c")
+    assert m.states() == ["available", "ready", "ready"]
+    stream.cancel()
+
+
+async def test_a_load_that_still_waits_for_room_is_given_up_when_all_have_left(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
+    stream = m.asking("a", LONG)
+    await until(lambda: m.state("a") == "ready")
+    waiting = m.asking("b")
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await until(lambda: m.state("b") == "failed")
+    stream.cancel()
+    await asyncio.wait({stream})
+    assert len(m.workers) == 1
+
+
+async def test_a_request_for_a_model_that_is_being_unloaded_loads_it_again(machine: MachineMaker) -> None:
+    m = machine({"a": "stubborn=1", "b": "ok"}, max_loaded=1)
+    await m.loaded("a")
+    other = m.asking("b", "tokens=20 delay=0.01")
+    await asyncio.sleep(0.1)
+    assert m.workers[0].state == "stopping"
+    assert len(await m.ask("a")) == 4
+    assert len(await other) == 22
+
+
+async def test_unloads_after_the_idle_time(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, idle_unload_seconds=0.4)
+    await m.pool.start()
+    stream = m.asking("b", LONG)
+    await m.loaded("a")
+    await asyncio.sleep(0.1)
+    assert m.state("a") == "ready"
+    await until(lambda: m.state("a") == "available")
+    await asyncio.sleep(0.3)
+    assert m.state("b") == "ready"
+    stream.cancel()
+    await until(lambda: m.state("b") == "available")
+    await until(lambda: fake_workers() == [])
+
+
+async def test_a_cancelled_request_frees_its_sequence(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    stream = m.asking("a", LONG)
+    await until(lambda: m.state("a") == "ready")
+    await asyncio.sleep(0.05)
+    stream.cancel()
+    await asyncio.wait({stream})
+    async with m.pool.lease("a") as model:
+        assert (await model.stats()).num_running == 0
+
+
+# ---- start and stop
+
+
+async def test_warms_the_first_that_are_here_in_the_background(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "slow=0.2", "c": "ok", "d": "ok"}, warm=2)
+    m.files["a"] = None
+    assert not m.pool.is_ready()
+    await m.pool.start()
+    assert not m.pool.is_ready()
+    await until(m.pool.is_ready)
+    assert m.states() == ["missing", "ready", "ready", "available"]
+
+
+async def test_is_ready_although_a_warm_model_fails(machine: MachineMaker) -> None:
+    m = machine({"a": "fail=model_load_failed", "b": "ok"}, warm=2)
+    await m.pool.start()
+    await until(m.pool.is_ready)
+    assert m.states() == ["failed", "ready"]
+
+
+async def test_warm_models_do_not_push_each_other_out(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, warm=2)
+    m.need = dict.fromkeys("ab", 10 * GIB)
+    machine_bytes = iter([16 * GIB])
+    m.pool._room._read_memory = lambda: Memory(next(machine_bytes, 6 * GIB), 16 * GIB)
+    await m.pool.start()
+    await until(m.pool.is_ready)
+    assert m.states() == ["ready", "failed"]
+    await m.pool._room.unload(m.pool._slots["a"], "for the test")
+
+
+async def test_a_request_joins_the_warm_up(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.2"}, warm=1)
+    await m.pool.start()
+    await until(lambda: m.workers)
+    await m.ask("a")
+    assert len(m.workers) == 1
+
+
+async def test_stop_ends_streams_loads_and_waits(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "hang=1", "c": "ok"}, max_loaded=2)
+    await m.pool.start()
+    stream, loading = m.asking("a", LONG), m.asking("b")
+    await until(lambda: m.state("a") == "ready" and len(fake_workers()) == 2)
+    waiting = m.asking("c")
+    await asyncio.sleep(0.1)
+    await m.pool.stop()
+    assert fake_workers() == []
+    outcomes = await asyncio.gather(stream, loading, waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ShuttingDown] * 3
+    with pytest.raises(ShuttingDown):
+        await m.ask("a")
+    assert not m.pool.is_ready()
+
+
+async def test_stop_right_after_the_start(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"}, warm=1)
+    await m.pool.start()
+    ask = m.asking("a")
+    await asyncio.sleep(0)
+    await m.pool.stop()
+    with pytest.raises(ShuttingDown):
+        await ask
+
+
+async def test_file_descriptors_stay_flat_over_many_lives(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
+    await m.loaded("a", "b")
+    before = num_fds()
+    for _ in range(10):
+        await m.loaded("a", "b")
+    await until(lambda: num_fds() <= before)
+    assert len(m.workers) == 22

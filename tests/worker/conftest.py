@@ -1,0 +1,3 @@
+from tests.fakes.processes import socket_root
+
+__all__ = ["socket_root"]
