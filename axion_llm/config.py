@@ -1,4 +1,4 @@
-"""Frozen settings of one service: defaults, then the environment, then the command line. The only reader of os.environ."""
+"""Frozen settings of one service: defaults, then the environment, the command line. The only reader of os.environ."""
 
 from __future__ import annotations
 
@@ -84,3 +84,14 @@ def library_dir() -> Path:
 def use_library_dir(path: Path) -> None:
     """Tell the llama-cpp-python bindings, before their import, to load our libraries."""
     os.environ["LLAMA_CPP_LIB_PATH"] = str(path)
+
+
+# How long a compute thread spins at a barrier before it sleeps, in iterations of some tens of nanoseconds. libgomp's
+# own 300,000 lets a thread burn whole time slices while the one it waits for wants that very core.
+SPIN_COUNT = 1000
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker process inherits; GOMP_SPINCOUNT and OMP_WAIT_POLICY of the user's own are kept."""
+    spin = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+    return {**spin, **os.environ}

@@ -1,8 +1,8 @@
 """Our native libraries as seen from Python: where they are, whether they are the right ones, which kernels are on.
 
 `libggml-cpu` answers for itself through the "axion_info" function (patches/ggml-axion/axion.h). A library without it
-is upstream's; one whose build id differs from the stamp beside it, or whose release differs from the bindings', does not
-belong here. Both are NativeLibraryError.
+is upstream's; one whose build id differs from the stamp beside it, or whose release differs from the bindings', does
+not belong here. Both are NativeLibraryError.
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ DEFAULT_SHAPES = {
     "command-r": Shape(n_head=4, n_head_kv=2),
 }
 
-_DEFAULT_NAMES = {
-    "phi3": "tiny phi-4"
-}  # llama.cpp looks for Phi-3's own tokens when it reads phi3 in the name
+_DEFAULT_NAMES = {"phi3": "tiny phi-4"}  # llama.cpp looks for Phi-3's own tokens when it reads phi3 in the name
 
 
 def smollm2_path() -> Path:
@@ -188,9 +186,7 @@ class _Weights:
         """Unit variance in gives unit variance out, unless `stdev` says otherwise."""
         values = self.rng.standard_normal((rows, columns), dtype=np.float32)
         values *= stdev if stdev is not None else columns**-0.5
-        self.writer.add_tensor(
-            f"{name}.weight", quantize(values, self.weight_type), raw_dtype=self.weight_type
-        )
+        self.writer.add_tensor(f"{name}.weight", quantize(values, self.weight_type), raw_dtype=self.weight_type)
 
     def vector(self, name: str, size: int, mean: float = 1.0, stdev: float = 0.1) -> None:
         values = self.rng.normal(mean, stdev, size).astype(np.float32)

@@ -168,7 +168,8 @@ def apply_patches(source: Path) -> None:
         patch = patch_ng.fromfile(str(path))
         if not patch or not patch.apply(strip=1, root=str(source), fuzz=False):
             raise BuildError(
-                f"{path.relative_to(ROOT)} does not apply to llama-cpp-python {locked()[0]}; patches/README.md says how to remake it"
+                f"{path.relative_to(ROOT)} does not apply to llama-cpp-python {locked()[0]}; "
+                "patches/README.md says how to remake it"
             )
         say(f"applied {path.name}")
 
@@ -202,7 +203,8 @@ def configure(plan: Plan, source: Path) -> None:
     plan.build_dir.mkdir(parents=True, exist_ok=True)
     say(f"configuring ({plan.name})")
     with log.open("w") as out:
-        done = subprocess.run([str(a) for a in args], stdout=out, stderr=subprocess.STDOUT, env=tool_path(), check=False)
+        command = [str(a) for a in args]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=tool_path(), check=False)
     if done.returncode:
         sys.stderr.write(log.read_text()[-4000:])
         raise BuildError(f"cmake could not configure the build; all of its words are in {log.relative_to(ROOT)}")

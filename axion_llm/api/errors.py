@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from axion_llm import errors
+from axion_llm.api import sse
 
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER_ERROR = "server_error"
 
-DONE = b"data: [DONE]\n\n"
 MAX_ECHOED_CHARS = 40
 
 
@@ -36,9 +36,11 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_expected: bool = True  # False: a bug; the log gets the traceback
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
     def to_json(self) -> bytes:
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return msgspec.json.encode({"error": error})
+        return msgspec.json.encode(self.to_dict())
 
     def to_response(self) -> Response:
         headers = {"content-type": "application/json", **self.headers}
@@ -46,7 +48,7 @@ class Problem:
 
     def to_event(self) -> bytes:
         """The end of a stream that has already begun."""
-        return b"data: " + self.to_json() + b"\n\n" + DONE
+        return sse.event(self.to_dict()) + sse.DONE
 
 
 def problem_for(exc: BaseException) -> Problem:

@@ -9,28 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from axion_llm.api.collect import SYSTEM_FINGERPRINT, Head, finish_reason, usage
-from axion_llm.api.errors import DONE
 from axion_llm.api.logprobs import TextLogprobs, chat_logprobs
+from axion_llm.api.sse import DONE, json_line
 from axion_llm.worker.messages import Event, Finished, Piece, TokenLogprob
-
-KEEP_ALIVE = b": keep-alive\n\n"
-
-_encode = msgspec.json.Encoder().encode
-
-# A client that splits lines as str.splitlines does would cut an event at these; JSON may have them escaped.
-_LINE_ENDS = {c.encode(): f"\\u{ord(c):04x}".encode() for c in "\x85\u2028\u2029"}
-
-
-def json_text(text: str) -> bytes:
-    encoded = _encode(text)
-    if text.isascii():
-        return encoded
-    for raw, escaped in _LINE_ENDS.items():
-        encoded = encoded.replace(raw, escaped)
-    return encoded
 
 
 class Chunks:
@@ -63,7 +45,7 @@ class Chunks:
             "model": head.model,
             "system_fingerprint": SYSTEM_FINGERPRINT,
         }
-        return b"data: " + _encode(fields)[:-1] + b',"choices":['
+        return b"data: " + json_line(fields)[:-1] + b',"choices":['
 
     def _choice(self, index: int) -> bytes:
         return self._start + b'{"index":%d,' % index
@@ -86,16 +68,16 @@ class Chunks:
                 if self._with_logprobs:
                     self._add_with_logprobs(out, index, event)
                 elif event.text:
-                    out += (self._before_text[index], json_text(event.text), self._after_text)
+                    out += (self._before_text[index], json_line(event.text), self._after_text)
             elif type(event) is Finished:
                 self._add_finish(out, index, event)
         return b"".join(out)
 
     def _add_with_logprobs(self, out: list[bytes], index: int, event: Piece | Finished) -> None:
         if event.text or event.logprobs:
-            logprobs = _encode(self._logprobs(index, event.logprobs)) if event.logprobs else b"null"
+            logprobs = json_line(self._logprobs(index, event.logprobs)) if event.logprobs else b"null"
             end = self.text_end + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self._end
-            out += (self._before_text[index], json_text(event.text), end)
+            out += (self._before_text[index], json_line(event.text), end)
 
     def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         return chat_logprobs(tokens)
@@ -105,7 +87,7 @@ class Chunks:
         if self._with_logprobs:
             self._add_with_logprobs(out, index, event)
         elif event.text:
-            out += (self._before_text[index], json_text(event.text), self._after_text)
+            out += (self._before_text[index], json_line(event.text), self._after_text)
         end = b',"logprobs":null,"finish_reason":"%s"}]' % reason.encode()
         out += (self._choice(index), self.last, end, self._end)
         self._endings[index] = event
@@ -116,7 +98,7 @@ class Chunks:
 
     def _usage_chunk(self) -> bytes:
         endings = [e for e in self._endings if e is not None]
-        used = _encode(usage(endings, self._choices_per_prompt))
+        used = json_line(usage(endings, self._choices_per_prompt))
         return self._start + b'],"usage":' + used + b"}\n\n"
 
 
@@ -135,7 +117,7 @@ class TextChunks(Chunks):
 
     def opening(self) -> bytes:
         echoed = [(i, echo) for i, echo in enumerate(self._echoes) if echo]
-        return b"".join(self._before_text[i] + json_text(echo) + self._after_text for i, echo in echoed)
+        return b"".join(self._before_text[i] + json_line(echo) + self._after_text for i, echo in echoed)
 
     def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         return self._text_logprobs[index](tokens)

@@ -7,6 +7,7 @@ import sys
 import click
 
 from axion_llm import __version__
+from axion_llm.cli.bench_cmd import bench
 from axion_llm.cli.doctor_cmd import doctor
 from axion_llm.cli.models_cmd import models, pull, rm
 from axion_llm.cli.serve_cmd import serve
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, models, pull, rm, doctor):
+for command in (serve, models, pull, rm, doctor, bench):
     cli.add_command(command)
 
 
@@ -48,3 +49,7 @@ def main() -> None:
     except AxionError as e:
         click.echo(f"error: {e.message}", err=True)
         sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)
+
+
+if __name__ == "__main__":
+    main()

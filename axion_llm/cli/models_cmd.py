@@ -32,9 +32,7 @@ from axion_llm.models.spec import ModelSpec
 # models.fetch is imported where it is used: huggingface_hub takes longer to import than `models` to answer.
 
 _STATE_STYLES = {"available": "green", "missing": "dim", "damaged": "red"}
-_PIPE_WIDTH = (
-    200  # columns when the output is no terminal: a line for each model, so that grep finds all of it
-)
+_PIPE_WIDTH = 200  # columns when the output is no terminal: a line for each model, so that grep finds all of it
 
 models_option = click.option(
     "--models",
@@ -177,9 +175,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         size = decimal(row["size_bytes"]) if row["size_bytes"] else "-"
         state = Text(row["state"], style=_STATE_STYLES[row["state"]])
         context = f"{row['context']:,}" if row["context"] else "-"
-        table.add_row(
-            Text(row["name"]), state, size, context, ", ".join(row["roles"]), Text(row["description"])
-        )
+        table.add_row(Text(row["name"]), state, size, context, ", ".join(row["roles"]), Text(row["description"]))
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     console.print(table)
     for row in rows:

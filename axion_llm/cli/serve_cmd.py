@@ -64,9 +64,7 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
 
 def _kinds(only: tuple[str, ...]) -> list[Kind]:
     if "consensus" in only:
-        message = (
-            "--only consensus: the consensus port is not in this version yet; take standard or streaming"
-        )
+        message = "--only consensus: the consensus port is not in this version yet; take standard or streaming"
         raise ConfigError(message, param="only")
     kinds: tuple[Kind, ...] = ("standard", "streaming")
     return [kind for kind in kinds if not only or kind in only]

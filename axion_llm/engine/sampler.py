@@ -16,7 +16,7 @@ REPEAT_WINDOW = 64  # tokens, prompt included, that repeat_penalty looks back on
 
 
 class Sampler:
-    """One request's chain: logit bias, penalties, top-k, top-p, min-p, temperature, draw. Owns native memory: `close`."""
+    """One request's chain: logit bias, penalties, top-k, top-p, min-p, temperature, draw. `close` frees it."""
 
     def __init__(self, model: LlamaModel, sampling: Sampling, prompt: list[int]) -> None:
         self._model = model

@@ -21,7 +21,7 @@ class RunningModel(Protocol):
     def info(self) -> Loaded: ...
 
     def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
-        """Events of one request as they come, at least Accepted and Finished. A Failed event is raised as its exception.
+        """Events of one request as they come, at least Accepted and Finished; a Failed is raised as its exception.
 
         Closing the generator before its end cancels the request.
         """

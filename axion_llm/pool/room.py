@@ -28,9 +28,7 @@ class Room:
     It holds up no request to a model that is loaded.
     """
 
-    def __init__(
-        self, slots: Mapping[str, Slot], settings: Settings, read_memory: Callable[[], Memory]
-    ) -> None:
+    def __init__(self, slots: Mapping[str, Slot], settings: Settings, read_memory: Callable[[], Memory]) -> None:
         self._slots = slots
         self._max_loaded = settings.max_loaded
         self._patience_seconds = settings.load_timeout_seconds
@@ -78,9 +76,7 @@ class Room:
         limits = policy.Limits(self._max_loaded, self._read_memory().available_bytes)
         return policy.plan_load(self.residents(), demand, limits)
 
-    async def _perform(
-        self, decision: policy.Decision, slot: Slot, need: MemoryNeed, deadline: float
-    ) -> None:
+    async def _perform(self, decision: policy.Decision, slot: Slot, need: MemoryNeed, deadline: float) -> None:
         name = slot.spec.name
         match decision:
             case policy.Admit():

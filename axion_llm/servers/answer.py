@@ -14,7 +14,8 @@ from axion_llm.api.collect import Choice, Head, chat_object, completion_object
 from axion_llm.api.errors import problem_for
 from axion_llm.api.params import Origin, chat_generates, completion_generates
 from axion_llm.api.schemas import ChatRequest, CompletionRequest, Generation
-from axion_llm.api.stream import KEEP_ALIVE, Chunks, TextChunks
+from axion_llm.api.sse import KEEP_ALIVE
+from axion_llm.api.stream import Chunks, TextChunks
 from axion_llm.servers.access import Record
 from axion_llm.servers.exchange import KEEP_ALIVE_SECONDS, ClientGone, Exchange
 from axion_llm.servers.service import Service
@@ -138,9 +139,7 @@ class ChatAnswer(Answer):
 
 
 class CompletionAnswer(Answer):
-    def __init__(
-        self, request: CompletionRequest, service: Service, record: Record, *, is_streamed: bool
-    ) -> None:
+    def __init__(self, request: CompletionRequest, service: Service, record: Record, *, is_streamed: bool) -> None:
         head = Head.new("cmpl", request.model)
         super().__init__(service, record, head, request.n or 1, is_streamed=is_streamed)
         self._request = request
@@ -159,9 +158,7 @@ class CompletionAnswer(Answer):
 
     def whole(self, choices: list[Choice]) -> dict[str, Any]:
         with_logprobs = self._with_logprobs
-        return completion_object(
-            self.head, choices, n=self.n, with_logprobs=with_logprobs, echoes=self.echoes
-        )
+        return completion_object(self.head, choices, n=self.n, with_logprobs=with_logprobs, echoes=self.echoes)
 
     def chunks(self) -> Chunks:
         return TextChunks(

@@ -89,13 +89,9 @@ class Endpoints:
 
     async def health(self, request: Request) -> Response:
         """200 says that the event loop and the pool answer; whether models do is in their states."""
-        states = [
-            {"id": s.spec.name, "state": s.state, "error": s.error} for s in self._service.pool.models()
-        ]
+        states = [{"id": s.spec.name, "state": s.state, "error": s.error} for s in self._service.pool.models()]
         status = "stopping" if self._service.drain.is_stopping else "ok"
-        return JSONResponse(
-            {"status": status, "requests": self._service.drain.num_in_flight, "models": states}
-        )
+        return JSONResponse({"status": status, "requests": self._service.drain.num_in_flight, "models": states})
 
     async def ready(self, request: Request) -> Response:
         if self._service.drain.is_stopping:

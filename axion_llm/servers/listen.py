@@ -37,9 +37,7 @@ def _listen(settings: Settings, profile: Profile) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(
-            BACKLOG
-        )  # now, not only when the server starts: another process may have bound it as well
+        sock.listen(BACKLOG)  # now, not only when the server starts: another process may have bound it as well
         sock.setblocking(False)
     except OSError as exc:
         sock.close()
@@ -58,9 +56,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, 
 
 def _explain(exc: OSError, host: str, port: int, profile: Profile) -> ConfigError:
     setting = profile.port_setting
-    choose = (
-        f"choose another with {profile.port_option} (or {ENV_PREFIX}{setting.upper()}); 0 takes any free one"
-    )
+    choose = f"choose another with {profile.port_option} (or {ENV_PREFIX}{setting.upper()}); 0 takes any free one"
     if exc.errno == errno.EADDRINUSE:
         message = f"port {port} of {host} is already in use: stop what runs there, or {choose}"
         return ConfigError(message, param=setting)

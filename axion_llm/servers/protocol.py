@@ -9,7 +9,7 @@ from axion_llm.api.errors import problem_for
 from axion_llm.servers.access import request_id
 
 
-class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen when uvicorn is imported
+class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen when uvicorn is imported
     def send_400_response(self, msg: str) -> None:
         body = problem_for(HTTPException(400, msg)).to_json()
         lines = (

@@ -25,7 +25,7 @@ from axion_llm.servers.app import PROFILES, create_app
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.listen import BACKLOG, listen_all, url
 from axion_llm.servers.profile import Kind
-from axion_llm.servers.protocol import Protocol
+from axion_llm.servers.protocol import HttpProtocol
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

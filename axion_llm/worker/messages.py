@@ -4,8 +4,8 @@ Direction and order
     parent -> worker   Load once; then Generate, Cancel, Ping in any order; Shutdown last
     worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch and Pong
 
-A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece; then
-exactly one Finished or Failed. Nothing after that.
+A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece;
+then exactly one Finished or Failed. Nothing after that.
 """
 
 from __future__ import annotations

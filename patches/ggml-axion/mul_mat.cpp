@@ -1,8 +1,8 @@
 // MUL_MAT over quantised weights as they lie in the file: activations to int8 once, then tiles of 16 rows by 8 columns.
 //
-// Takes: weights of one matrix (no batch) with at least 16 rows, in a format that has tiles here; F32 activations of any
-// shape; contiguous F32 output. Few columns: each thread quantises them for itself (no barrier) and dots straight from
-// the packed rows. Many: quantised together, then jobs of rows x columns are drawn from a counter.
+// Takes: weights of one matrix (no batch) with at least 16 rows, in a format that has tiles here; F32 activations of
+// any shape; contiguous F32 output. Few columns: each thread quantises them for itself (no barrier) and dots straight
+// from the packed rows. Many: quantised together, then jobs of rows x columns are drawn from a counter.
 
 #include "kernel.h"
 #include "mul_mat_tile.h"
@@ -117,13 +117,13 @@ struct Jobs {
 // Four jobs per thread where the product is large enough; at least one tile of 16 rows by 8 columns each.
 Jobs cut_into_jobs(const Shape & s, const Acts & acts, int nth) {
     Jobs          j;
-    const int64_t tiles  = (s.num_rows + tile_rows - 1) / tile_rows;
-    j.groups             = job_columns / group_columns;
-    j.num_column_jobs    = (acts.num_groups() + j.groups - 1) / j.groups;
-    int64_t per_job      = tiles * j.num_column_jobs / (4 * nth);
-    per_job              = per_job < 1 ? 1 : per_job > 16 ? 16 : per_job;
-    j.rows               = per_job * tile_rows;
-    j.num_row_jobs       = (tiles + per_job - 1) / per_job;
+    const int64_t tiles = (s.num_rows + tile_rows - 1) / tile_rows;
+    j.groups            = job_columns / group_columns;
+    j.num_column_jobs   = (acts.num_groups() + j.groups - 1) / j.groups;
+    int64_t per_job     = tiles * j.num_column_jobs / (4 * nth);
+    per_job             = per_job < 1 ? 1 : per_job > 16 ? 16 : per_job;
+    j.rows              = per_job * tile_rows;
+    j.num_row_jobs      = (tiles + per_job - 1) / per_job;
     return j;
 }
 
@@ -161,7 +161,8 @@ void compute(const ggml_compute_params * params, ggml_tensor * node) {
         return;
     }
     const Acts acts = acts_at(scratch, s);
-    quantise(acts, x, node, split(s.num_columns, 1, ith, nth));
+    // Whole groups where there are enough: threads do not write into the same cache lines.
+    quantise(acts, x, node, split(s.num_columns, s.num_columns < group_columns * nth ? 1 : group_columns, ith, nth));
     if (ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, nth);
     }

@@ -11,7 +11,7 @@
 #include <cstring>
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-#    include <immintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace axion {
@@ -38,14 +38,18 @@ struct Acts {
     int64_t  num_columns;
     int64_t  num_blocks;
 
-    int64_t num_groups() const { return (num_columns + group_columns - 1) / group_columns; }
+    int64_t num_groups() const {
+        return (num_columns + group_columns - 1) / group_columns;
+    }
 
     int width(int64_t g) const {
         const int64_t left = num_columns - g * group_columns;
         return (int) (left < group_columns ? left : group_columns);
     }
 
-    char * group(int64_t g) const { return data + g * group_columns * num_blocks * act_block_bytes; }
+    char * group(int64_t g) const {
+        return data + g * group_columns * num_blocks * act_block_bytes;
+    }
 };
 
 inline size_t acts_bytes(int64_t num_columns, int64_t num_blocks) {

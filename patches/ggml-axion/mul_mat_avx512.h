@@ -5,10 +5,10 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
 
-#    include <immintrin.h>
+#include <immintrin.h>
 
 // A call would spill what the caller keeps in 32 registers.
-#    define AXION_INLINE inline __attribute__((always_inline))
+#define AXION_INLINE inline __attribute__((always_inline))
 
 namespace axion {
 
@@ -28,7 +28,7 @@ struct Unpacked {
 // Sixteen bytes of each of 16 rows, transposed: t[i] has dword i of every row.
 AXION_INLINE void load_transposed(const char * p, size_t stride, __m512i t[4]) {
     __m512i r[4];
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
         const char * q = p + i * stride;
         __m512i      v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *) q));
@@ -47,17 +47,17 @@ AXION_INLINE void load_transposed(const char * p, size_t stride, __m512i t[4]) {
 // Four bytes of each of 16 rows.
 AXION_INLINE __m512i load_dwords(const char * p, size_t stride) {
     __m128i x[4];
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
         const char * q = p + 4 * i * stride;
         int32_t      d[4];
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (size_t r = 0; r < 4; r++) {
             memcpy(&d[r], q + r * stride, 4);
         }
         x[i] = _mm_insert_epi32(_mm_insert_epi32(_mm_insert_epi32(_mm_cvtsi32_si128(d[0]), d[1], 1), d[2], 2), d[3], 3);
     }
-    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(x[0]), x[1], 1);
+    const __m256i low  = _mm256_inserti128_si256(_mm256_castsi128_si256(x[0]), x[1], 1);
     const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(x[2]), x[3], 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
@@ -73,23 +73,23 @@ AXION_INLINE __m512 high_halves_to_float(__m512i v) {
 // The whole of the arithmetic: one block of 16 rows times W columns.
 template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
     __m512i dot[W];
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
-        dot[n] = kind == Kind::with_min   ? _mm512_setzero_si512() :
-                 kind == Kind::zero_point ? _mm512_set1_epi32(a.zero[n]) :
-                                            _mm512_set1_epi32(a.zero_low[n]);
+        dot[n] = kind == Kind::with_min     ? _mm512_setzero_si512()
+                 : kind == Kind::zero_point ? _mm512_set1_epi32(a.zero[n])
+                                            : _mm512_set1_epi32(a.zero_low[n]);
     }
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         if (kind == Kind::two_scales && k == 4) {
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
             for (int n = 0; n < W; n++) {
                 acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[n]), _mm512_mul_ps(u.scale, _mm512_set1_ps(a.scale[n])),
                                          acc[n]);
                 dot[n] = _mm512_sub_epi32(_mm512_set1_epi32(a.zero[n]), _mm512_set1_epi32(a.zero_low[n]));
             }
         }
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
         for (int n = 0; n < W; n++) {
             int32_t x;
             memcpy(&x, a.q[n] + 4 * k, sizeof x);
@@ -97,7 +97,7 @@ template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, cons
         }
     }
     const __m512 scale = kind == Kind::two_scales ? u.extra : u.scale;
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
         acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[n]), _mm512_mul_ps(scale, _mm512_set1_ps(a.scale[n])), acc[n]);
         if (kind == Kind::with_min) {
@@ -107,7 +107,7 @@ template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, cons
 }
 
 template <int W> AXION_INLINE void store_tile(const __m512 acc[W], const TileOutput & out) {
-#    pragma GCC unroll 8
+#pragma GCC                        unroll 8
     for (int n = 0; n < W; n++) {
         _mm512_mask_storeu_ps(out.dst[n] + out.row, out.lanes, acc[n]);
     }
@@ -118,7 +118,7 @@ constexpr size_t prefetch_bytes = 16384;
 
 AXION_INLINE Unpacked load_panel(const PanelBlock & p) {
     Unpacked u;
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         u.q[k] = _mm512_load_si512(p.q[k]);
     }
@@ -128,7 +128,7 @@ AXION_INLINE Unpacked load_panel(const PanelBlock & p) {
 }
 
 template <Kind kind> AXION_INLINE void store_panel(PanelBlock & p, const Unpacked & u) {
-#    pragma GCC unroll 8
+#pragma GCC                            unroll 8
     for (int k = 0; k < 8; k++) {
         _mm512_store_si512(p.q[k], u.q[k]);
     }
@@ -142,7 +142,7 @@ template <class Format, int W>
 void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out) {
     const ActBlock<W> * a = (const ActBlock<W> *) group;
     __m512              acc[W];
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
         acc[n] = _mm512_setzero_ps();
     }
@@ -151,18 +151,24 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
     const char *      ahead    = rows + tile * (1 + prefetch_bytes / tile);
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
         // Sixteen short streams are too much for the hardware's prefetcher; the tiles to come are one stream.
-        for (int64_t i = 0; i < tile_rows * Format::bytes; i += 64) {
-            _mm_prefetch(ahead + i, _MM_HINT_T1);
-        }
-        ahead += tile_rows * Format::bytes;
+        const auto prefetch = [&] {
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < tile_rows * Format::bytes / per_step; i += 64) {
+                _mm_prefetch(ahead + i, _MM_HINT_T1);
+            }
+            ahead += tile_rows * Format::bytes / per_step;
+        };
         if constexpr (per_step == 1 || W == 1) {
-            Format::unpack(rows, row_bytes,
-                           [&](int i, const Unpacked & u) { dot_block<Format::kind, W>(u, a[b + i], acc); });
+            Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) {
+                prefetch();
+                dot_block<Format::kind, W>(u, a[b + i], acc);
+            });
         } else {
             // Eight copies of the arithmetic would not fit the instruction cache.
             alignas(64) PanelBlock panel[per_step];
             Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) { store_panel<Format::kind>(panel[i], u); });
             for (int i = 0; i < per_step; i++) {
+                prefetch();
                 dot_block<Format::kind, W>(load_panel(panel[i]), a[b + i], acc);
             }
         }
@@ -174,7 +180,7 @@ template <Kind kind, int W>
 void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group, TileOutput out, bool first) {
     const ActBlock<W> * a = (const ActBlock<W> *) group;
     __m512              acc[W];
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
         acc[n] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(out.lanes, out.dst[n] + out.row);
     }

@@ -5,7 +5,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
 
-#    include "ggml-common.h"
+#include "ggml-common.h"
 
 namespace axion {
 
@@ -42,15 +42,15 @@ struct Q4_KAvx512 {
     template <class Sink> static void unpack(const char * p, size_t stride, Sink && sink) {
         const KScales scales(p, stride);
         const __m512i nibble = _mm512_set1_epi8(0x0f);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 8; i += 2) {
             __m512i t[8];
             load_transposed(p + 16 + 16 * i, stride, t);
             load_transposed(p + 32 + 16 * i, stride, t + 4);
-#    pragma GCC unroll 2
+#pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
                 Unpacked u;
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
                 for (int k = 0; k < 8; k++) {
                     u.q[k] = _mm512_and_si512(half ? _mm512_srli_epi16(t[k], 4) : t[k], nibble);
                 }
@@ -75,15 +75,15 @@ struct Q5_KAvx512 {
         __m512i       h[8];
         load_transposed(p + 16, stride, h);
         load_transposed(p + 32, stride, h + 4);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 8; i += 2) {
             __m512i t[8];
             load_transposed(p + 48 + 16 * i, stride, t);
             load_transposed(p + 64 + 16 * i, stride, t + 4);
-#    pragma GCC unroll 2
+#pragma GCC unroll 2
             for (int j = i; j < i + 2; j++) {
                 Unpacked u;
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
                 for (int k = 0; k < 8; k++) {
                     const __m512i low  = _mm512_and_si512(j % 2 ? _mm512_srli_epi16(t[k], 4) : t[k], nibble);
                     const __m512i high = j < 4 ? _mm512_slli_epi16(h[k], 4 - j) : _mm512_srli_epi16(h[k], j - 4);
@@ -106,26 +106,26 @@ struct Q6_KAvx512 {
     // Bytes are 4 * q, so that the zero point is 128: the scale is divided by 4.
     template <class Sink> static void unpack(const char * p, size_t stride, Sink && sink) {
         const __m512i nibble = _mm512_set1_epi8(0x3c), pair = _mm512_set1_epi8((char) 0xc0);
-        const __m512  d      = _mm512_mul_ps(high_halves_to_float(load_dwords(p + 206, stride)), _mm512_set1_ps(0.25f));
+        const __m512  d = _mm512_mul_ps(high_halves_to_float(load_dwords(p + 206, stride)), _mm512_set1_ps(0.25f));
         __m512i       scales[4];
         load_transposed(p + 192, stride, scales);
         const auto scale = [&](int i) {
             const __m512i byte = _mm512_srai_epi32(_mm512_slli_epi32(scales[i / 4], 24 - 8 * (i % 4)), 24);
             return _mm512_mul_ps(d, _mm512_cvtepi32_ps(byte));
         };
-#    pragma GCC unroll 2
+#pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
             __m512i t[2][8], h[8];
-#    pragma GCC unroll 2
+#pragma GCC unroll 2
             for (int k = 0; k < 2; k++) {
                 load_transposed(p + 64 * half + 16 * k, stride, t[0] + 4 * k);
                 load_transposed(p + 64 * half + 32 + 16 * k, stride, t[1] + 4 * k);
                 load_transposed(p + 128 + 32 * half + 16 * k, stride, h + 4 * k);
             }
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 Unpacked u;
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
                 for (int k = 0; k < 8; k++) {
                     const __m512i four = i < 2 ? _mm512_slli_epi16(t[i % 2][k], 2) : _mm512_srli_epi16(t[i % 2][k], 2);
                     const __m512i two  = _mm512_slli_epi16(h[k], 6 - 2 * i);

@@ -5,7 +5,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
 
-#    include "ggml-common.h"
+#include "ggml-common.h"
 
 namespace axion {
 
@@ -21,7 +21,7 @@ struct Q4_0Avx512 {
         const __m512i high = _mm512_set1_epi8((char) 0xf0);
         __m512i       t[4];
         load_transposed(p + 2, stride, t);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             u.q[i]     = _mm512_and_si512(_mm512_slli_epi16(t[i], 4), high);
             u.q[i + 4] = _mm512_and_si512(t[i], high);
@@ -42,7 +42,7 @@ struct Q4_1Avx512 {
         const __m512i low = _mm512_set1_epi8(0x0f);
         __m512i       t[4];
         load_transposed(p + 4, stride, t);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             u.q[i]     = _mm512_and_si512(t[i], low);
             u.q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(t[i], 4), low);
@@ -62,14 +62,14 @@ struct Iq4NlAvx512 {
 
     template <class Sink> static void unpack(const char * p, size_t stride, Sink && sink) {
         // kvalues_iq4nl + 128
-        const __m512i values = _mm512_broadcast_i32x4(
-            _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char) 129, (char) 141, (char) 153, (char) 166, (char) 181,
-                          (char) 197, (char) 217, (char) 241));
+        const __m512i values =
+            _mm512_broadcast_i32x4(_mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char) 129, (char) 141, (char) 153,
+                                                 (char) 166, (char) 181, (char) 197, (char) 217, (char) 241));
         const __m512i low = _mm512_set1_epi8(0x0f);
         Unpacked      u;
         __m512i       t[4];
         load_transposed(p + 2, stride, t);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             u.q[i]     = _mm512_shuffle_epi8(values, _mm512_and_si512(t[i], low));
             u.q[i + 4] = _mm512_shuffle_epi8(values, _mm512_and_si512(_mm512_srli_epi16(t[i], 4), low));

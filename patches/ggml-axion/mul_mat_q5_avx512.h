@@ -5,17 +5,18 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
 
-#    include "ggml-common.h"
+#include "ggml-common.h"
 
 namespace axion {
 
 // Adds `value` to each byte of q whose bit in qh is set; bit 4 k + j of a row belongs to byte j of q[k].
 inline void add_fifth_bits(__m512i q[8], __m512i qh, char value) {
     const __m512i add = _mm512_set1_epi8(value);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const __m128i pick = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
-        const __m512i byte = _mm512_shuffle_epi8(qh, _mm512_broadcast_i32x4(_mm_add_epi8(pick, _mm_set1_epi8((char) i))));
+        const __m512i byte =
+            _mm512_shuffle_epi8(qh, _mm512_broadcast_i32x4(_mm_add_epi8(pick, _mm_set1_epi8((char) i))));
         const __mmask64 low  = _mm512_test_epi8_mask(byte, _mm512_set1_epi32(0x08040201));
         const __mmask64 high = _mm512_test_epi8_mask(byte, _mm512_set1_epi32((int) 0x80402010));
         q[2 * i]             = _mm512_mask_add_epi8(q[2 * i], low, q[2 * i], add);
@@ -35,7 +36,7 @@ struct Q5_0Avx512 {
         const __m512i nibble = _mm512_set1_epi8(0x78);
         __m512i       t[4];
         load_transposed(p + 6, stride, t);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             u.q[i]     = _mm512_and_si512(_mm512_slli_epi16(t[i], 3), nibble);
             u.q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(t[i], 1), nibble);
@@ -57,7 +58,7 @@ struct Q5_1Avx512 {
         const __m512i nibble = _mm512_set1_epi8(0x0f);
         __m512i       t[4];
         load_transposed(p + 8, stride, t);
-#    pragma GCC unroll 4
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             u.q[i]     = _mm512_and_si512(t[i], nibble);
             u.q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(t[i], 4), nibble);

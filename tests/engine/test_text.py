@@ -1,5 +1,7 @@
 """Text leaves in whole characters, and no part of a stop string ever does."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def stream(pieces: list[bytes], stop: list[str]) -> tuple[list[str], str | None]
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def test_a_character_split_over_tokens_is_held_until_it_is_whole() -> None:

@@ -163,6 +163,4 @@ def _logprobs(request: Generate, text: str) -> list[TokenLogprob]:
     if request.top_logprobs is None:
         return []
     piece = text.encode()
-    return [
-        TokenLogprob(1, piece, -0.5, [(i, piece + b"!" * i, -0.5 - i) for i in range(request.top_logprobs)])
-    ]
+    return [TokenLogprob(1, piece, -0.5, [(i, piece + b"!" * i, -0.5 - i) for i in range(request.top_logprobs)])]

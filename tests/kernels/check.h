@@ -10,13 +10,13 @@ inline int & failures() {
     return n;
 }
 
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition) && failures()++ < 20) {                     \
-            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);   \
-            printf(__VA_ARGS__);                                     \
-            printf("\n");                                            \
-        }                                                            \
+#define CHECK(condition, ...)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition) && failures()++ < 20) {                                                                       \
+            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);                                                     \
+            printf(__VA_ARGS__);                                                                                       \
+            printf("\n");                                                                                              \
+        }                                                                                                              \
     } while (0)
 
 inline bool same_bits(float a, float b) {
@@ -34,8 +34,12 @@ struct Random {
         return state;
     }
 
-    int   below(int n) { return (int) (bits() % (uint64_t) n); }
-    float real() { return (float) (int64_t) bits() * (1.0f / 9223372036854775808.0f); }  // [-1, 1)
+    int below(int n) {
+        return (int) (bits() % (uint64_t) n);
+    }
+    float real() {
+        return (float) (int64_t) bits() * (1.0f / 9223372036854775808.0f);
+    }  // [-1, 1)
 };
 
 inline int report(const char * name) {

@@ -19,19 +19,17 @@ struct Format {
 };
 
 const Format formats[] = {
-    { GGML_TYPE_Q4_0,   "q4_0",   QK4_0,  sizeof(block_q4_0)   },
-    { GGML_TYPE_Q4_1,   "q4_1",   QK4_1,  sizeof(block_q4_1)   },
-    { GGML_TYPE_IQ4_NL, "iq4_nl", QK4_NL, sizeof(block_iq4_nl) },
-    { GGML_TYPE_Q5_0,   "q5_0",   QK5_0,  sizeof(block_q5_0)   },
-    { GGML_TYPE_Q5_1,   "q5_1",   QK5_1,  sizeof(block_q5_1)   },
-    { GGML_TYPE_Q8_0,   "q8_0",   QK8_0,  sizeof(block_q8_0)   },
-    { GGML_TYPE_Q4_K,   "q4_K",   QK_K,   sizeof(block_q4_K)   },
-    { GGML_TYPE_Q5_K,   "q5_K",   QK_K,   sizeof(block_q5_K)   },
-    { GGML_TYPE_Q6_K,   "q6_K",   QK_K,   sizeof(block_q6_K)   },
+    { GGML_TYPE_Q4_0, "q4_0", QK4_0, sizeof(block_q4_0) },        { GGML_TYPE_Q4_1, "q4_1", QK4_1, sizeof(block_q4_1) },
+    { GGML_TYPE_IQ4_NL, "iq4_nl", QK4_NL, sizeof(block_iq4_nl) }, { GGML_TYPE_Q5_0, "q5_0", QK5_0, sizeof(block_q5_0) },
+    { GGML_TYPE_Q5_1, "q5_1", QK5_1, sizeof(block_q5_1) },        { GGML_TYPE_Q8_0, "q8_0", QK8_0, sizeof(block_q8_0) },
+    { GGML_TYPE_Q4_K, "q4_K", QK_K, sizeof(block_q4_K) },         { GGML_TYPE_Q5_K, "q5_K", QK_K, sizeof(block_q5_K) },
+    { GGML_TYPE_Q6_K, "q6_K", QK_K, sizeof(block_q6_K) },
 };
 
 struct Free {
-    void operator()(void * p) const { free(p); }
+    void operator()(void * p) const {
+        free(p);
+    }
 };
 
 using Buffer = std::unique_ptr<char, Free>;
@@ -47,8 +45,8 @@ void fill_weights(const Format & f, Random & random, std::vector<uint8_t> & w) {
     }
     const auto half = [&] { return (uint16_t) ((random.bits() & 0x83ff) | (1 + random.below(12)) << 10); };
     for (size_t i = 0; i < w.size(); i += f.bytes) {
-        uint16_t d[2] = { half(), half() };
-        const size_t at = f.type == GGML_TYPE_Q6_K ? 208 : 0;
+        uint16_t     d[2] = { half(), half() };
+        const size_t at   = f.type == GGML_TYPE_Q6_K ? 208 : 0;
         memcpy(&w[i + at], d, has_min(f.type) ? 4 : 2);
     }
 }
@@ -64,11 +62,11 @@ struct Product {
     std::vector<float *> dst;
     Acts                 acts;
 
-    Product(const Format & format, Random & random, int64_t rows, int64_t columns, int64_t blocks) :
-        f(format), num_rows(rows), num_columns(columns), num_blocks(blocks),
-        row_bytes((size_t) (blocks * act_block / format.block) * format.bytes), weights(row_bytes * (size_t) rows),
-        x((size_t) (columns * blocks * act_block)), act_data(aligned_buffer(acts_bytes(columns, blocks))),
-        y((size_t) (rows * columns)), dst((size_t) columns) {
+    Product(const Format & format, Random & random, int64_t rows, int64_t columns, int64_t blocks)
+        : f(format), num_rows(rows), num_columns(columns), num_blocks(blocks),
+          row_bytes((size_t) (blocks * act_block / format.block) * format.bytes), weights(row_bytes * (size_t) rows),
+          x((size_t) (columns * blocks * act_block)), act_data(aligned_buffer(acts_bytes(columns, blocks))),
+          y((size_t) (rows * columns)), dst((size_t) columns) {
         fill_weights(f, random, weights);
         for (float & v : x) {
             v = random.real() * (random.below(50) == 0 ? 30.0f : 1.0f);
@@ -79,9 +77,13 @@ struct Product {
         acts = { act_data.get(), dst.data(), columns, blocks };
     }
 
-    const float * column(int64_t j) const { return x.data() + j * num_blocks * act_block; }
+    const float * column(int64_t j) const {
+        return x.data() + j * num_blocks * act_block;
+    }
 
-    const char * row(int64_t r) const { return (const char *) weights.data() + (size_t) r * row_bytes; }
+    const char * row(int64_t r) const {
+        return (const char *) weights.data() + (size_t) r * row_bytes;
+    }
 
     void quantise() {
         for (int64_t j = 0; j < num_columns; j++) {
@@ -112,7 +114,7 @@ struct Product {
     }
 
     float expected(int64_t r, int64_t j) const {
-        Buffer      single = aligned_buffer(acts_bytes(1, num_blocks));
+        Buffer single = aligned_buffer(acts_bytes(1, num_blocks));
         quantise_column<1>(column(j), single.get(), 0, num_blocks);
         return dot_reference<1>(f.type, row(r), num_blocks, single.get(), 0);
     }
@@ -143,8 +145,8 @@ struct Product {
 void test_product(const Format & f, Random & random, int64_t columns, int64_t blocks) {
     Product p(f, random, 16 + random.below(3) * 8, columns, blocks);
     p.quantise();
-    const int64_t        last = p.num_rows - tile_rows;
-    std::vector<float>   fused;
+    const int64_t      last = p.num_rows - tile_rows;
+    std::vector<float> fused;
     for (int form = 0; form < 3; form++) {
         std::fill(p.y.begin(), p.y.end(), -7.0f);
         for (int64_t r = 0; r < p.num_rows; r += tile_rows) {
@@ -161,8 +163,9 @@ void test_product(const Format & f, Random & random, int64_t columns, int64_t bl
             for (int64_t j = 0; j < columns; j++) {
                 for (int64_t r = 0; r < p.num_rows; r++) {
                     const float expected = p.expected(r, j);
-                    CHECK(same_bits(p.dst[(size_t) j][r], expected), "%s %d columns %d blocks r %d j %d: %.9g, plain %.9g",
-                          f.name, (int) columns, (int) blocks, (int) r, (int) j, p.dst[(size_t) j][r], expected);
+                    CHECK(same_bits(p.dst[(size_t) j][r], expected),
+                          "%s %d columns %d blocks r %d j %d: %.9g, plain %.9g", f.name, (int) columns, (int) blocks,
+                          (int) r, (int) j, p.dst[(size_t) j][r], expected);
                     p.check_accuracy(r, j);
                 }
             }
@@ -180,7 +183,7 @@ void test_quantise() {
             v = random.real() * scale;
         }
         if (round % 7 == 0) {
-            const float odd[] = { INFINITY, -INFINITY, NAN, -0.0f, 3.4e38f, 1e-45f };
+            const float odd[]          = { INFINITY, -INFINITY, NAN, -0.0f, 3.4e38f, 1e-45f };
             x[random.below(act_block)] = odd[random.below(6)];
         }
         const QuantisedBlock a = quantise_block(x), b = quantise_block_reference(x);
@@ -191,8 +194,8 @@ void test_quantise() {
 
 // A NaN or infinity in one column shows in all of its products, and in no other's.
 void test_not_finite(const Format & f) {
-    Random  random;
-    Product p(f, random, tile_rows, 3, f.block / act_block * 2);
+    Random      random;
+    Product     p(f, random, tile_rows, 3, f.block / act_block * 2);
     const float odd[] = { NAN, INFINITY, -INFINITY };
     for (float value : odd) {
         p.x[(size_t) (p.num_blocks * act_block) + 17] = value;

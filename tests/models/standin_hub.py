@@ -49,9 +49,7 @@ class StandInHub:
         return [r for r in self.requests if r.server == "content"]
 
     def by_sha256(self, sha256: str) -> bytes:
-        return next(
-            content for content in self.files.values() if hashlib.sha256(content).hexdigest() == sha256
-        )
+        return next(content for content in self.files.values() if hashlib.sha256(content).hexdigest() == sha256)
 
 
 @contextmanager

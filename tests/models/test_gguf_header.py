@@ -56,9 +56,7 @@ def _written(folder: Path, *keys: bytes, tensors: tuple[bytes, ...] = (), n_keys
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_gguf(
-        tmp_path_factory.mktemp("gguf") / "tiny.gguf", "llama", n_layer=1, n_head=1, n_head_kv=1
-    )
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", "llama", n_layer=1, n_head=1, n_head_kv=1)
 
 
 # ---- a whole model
@@ -151,9 +149,7 @@ def test_a_truncated_file_says_how_much_is_missing(tiny: Path, tmp_path: Path) -
     content = tiny.read_bytes()
     path = tmp_path / "cut.gguf"
     path.write_bytes(content[:-MEBIBYTE])
-    with pytest.raises(
-        ModelLoadError, match=rf"expected {len(content):,} bytes, has {len(content) - MEBIBYTE:,}"
-    ):
+    with pytest.raises(ModelLoadError, match=rf"expected {len(content):,} bytes, has {len(content) - MEBIBYTE:,}"):
         check_file(path)
 
 
@@ -222,9 +218,7 @@ def test_strings_without_end_are_refused_however_they_are_spread(
 
 # ---- properties: whatever the bytes, a Header or a ModelLoadError
 
-patiently = settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+patiently = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _header_or_error(path: Path, content: bytes) -> Header | None:
@@ -244,9 +238,7 @@ def test_random_bytes_after_the_magic(tmp_path: Path, content: bytes) -> None:
 
 @patiently
 @given(data=st.data())
-def test_a_file_cut_anywhere_is_never_taken_for_whole(
-    tiny: Path, tmp_path: Path, data: st.DataObject
-) -> None:
+def test_a_file_cut_anywhere_is_never_taken_for_whole(tiny: Path, tmp_path: Path, data: st.DataObject) -> None:
     content = tiny.read_bytes()
     end = data.draw(st.one_of(st.integers(0, 2000), st.integers(0, len(content) - 1)))
     assert _header_or_error(tmp_path / "cut.gguf", content[:end]) is None

@@ -64,9 +64,7 @@ def test_the_embedded_model_is_on_this_machine_without_a_pull(settings: Settings
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(settings: Settings) -> None:
-    with pytest.raises(
-        ModelNotFound, match=r'no model "qwen_code".* mean "qwen_coder"\?.*Known: phi4_fast, '
-    ) as error:
+    with pytest.raises(ModelNotFound, match=r'no model "qwen_code".* mean "qwen_coder"\?.*Known: phi4_fast, ') as error:
         load(settings).get("qwen_code")
     assert error.value.param == "model"
 
@@ -83,9 +81,7 @@ def test_a_registry_is_a_collection_of_specs(settings: Settings) -> None:
 def test_a_users_file_changes_single_keys(settings: Settings) -> None:
     before = load(settings).get("qwen_coder")
     after = load(settings, "[models.qwen_coder]\ncontext = 4096\nsampling.temperature = 0").get("qwen_coder")
-    assert after == replace(
-        before, n_ctx=4096, sampling=Sampling(temperature=0, top_k=20, top_p=before.sampling.top_p)
-    )
+    assert after == replace(before, n_ctx=4096, sampling=Sampling(temperature=0, top_k=20, top_p=before.sampling.top_p))
 
 
 def test_a_users_file_adds_models_behind_the_shipped_ones(settings: Settings) -> None:
@@ -298,9 +294,7 @@ def test_a_file_that_is_no_text_is_said_so(settings: Settings) -> None:
         ('description = "# no comment"', 3),
     ],
 )
-def test_the_line_is_right_behind_text_that_looks_like_keys(
-    settings: Settings, before: str, line: int
-) -> None:
+def test_the_line_is_right_behind_text_that_looks_like_keys(settings: Settings, before: str, line: int) -> None:
     with pytest.raises(ConfigError, match=rf":{line}: models\.smollm2\.context = 1: "):
         load(settings, f"[models.smollm2]\n{before}\ncontext = 1")
 

@@ -363,7 +363,7 @@ async def test_a_wait_for_a_place_has_an_end(machine: MachineMaker) -> None:
 
 async def test_memory_is_made_by_unloading_and_waited_for(machine: MachineMaker) -> None:
     m = machine({"a": "ok", "b": "ok", "c": "ok"}, load_timeout_seconds=1.0)
-    m.need = {"a": 4 * GIB, "b": 4 * GIB, "c": 6 * GIB}
+    m.need = {"a": 4 * GIB, "b": 4 * GIB, "c": 5 * GIB}
     await m.loaded("a", "b")
     m.memory = Memory(2 * GIB, 16 * GIB)
     stream = m.asking("b", LONG)

@@ -68,18 +68,14 @@ def test_broken_body(http: httpx.Client, content: bytes) -> None:
     error_of(http.post(CHAT, content=content, headers=JSON), 400)
 
 
-@pytest.mark.parametrize(
-    "media_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
-)
+@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 def test_a_body_that_is_not_said_to_be_json(http: httpx.Client, media_type: str | None) -> None:
     headers = {"content-type": media_type} if media_type else {}
     error = error_of(http.post(CHAT, content=json.dumps(BODY), headers=headers), 415)
     assert "application/json" in error["message"]
 
 
-@pytest.mark.parametrize(
-    "media_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"]
-)
+@pytest.mark.parametrize("media_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])
 def test_ways_to_say_json(http: httpx.Client, media_type: str) -> None:
     response = http.post(CHAT, content=json.dumps(BODY), headers={"content-type": media_type})
     assert response.status_code == 200
@@ -175,9 +171,9 @@ def test_the_clients_request_id_is_kept(http: httpx.Client, given: str) -> None:
         assert response.headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "a" * 129, "a b", "x\ty", "é".encode()])
-def test_a_request_id_that_is_not_sane_is_not(http: httpx.Client, given: str | bytes) -> None:
-    found = http.get("/health", headers={"x-request-id": given}).headers["x-request-id"]  # type: ignore[dict-item]
+@pytest.mark.parametrize("given", [b"", b"a" * 129, b"a b", b"x\ty", "é".encode()])
+def test_a_request_id_that_is_not_sane_is_not(http: httpx.Client, given: bytes) -> None:
+    found = http.get("/health", headers={b"x-request-id": given}).headers["x-request-id"]
     assert found.startswith("req-")
 
 

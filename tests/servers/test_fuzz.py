@@ -107,10 +107,6 @@ def test_any_path(http: httpx.Client, method: str, path: str) -> None:
 @pytest.mark.parametrize("depth", [100, 1000, 100_000])
 def test_deep_json(http: httpx.Client, depth: int) -> None:
     nested = b"[" * depth + b"]" * depth
-    check(
-        http.post(
-            "/v1/completions", content=b'{"model":"fake","prompt":' + nested + b"}", headers=JSON_HEADERS
-        )
-    )
+    check(http.post("/v1/completions", content=b'{"model":"fake","prompt":' + nested + b"}", headers=JSON_HEADERS))
     body = b'{"model":"fake","prompt":"p","unheard_of":' + nested + b"}"
     check(http.post("/v1/completions", content=body, headers=JSON_HEADERS))

@@ -109,9 +109,7 @@ def test_the_streaming_helper(sdk: openai.OpenAI) -> None:
 
 
 def test_completions(sdk: openai.OpenAI) -> None:
-    found = sdk.completions.create(
-        model="fake", prompt=["one ", "two "], echo=True, n=2, stream=False, max_tokens=2
-    )
+    found = sdk.completions.create(model="fake", prompt=["one ", "two "], echo=True, n=2, stream=False, max_tokens=2)
     assert [c.text for c in found.choices] == ["one Hello", "one Hello", "two Hello", "two Hello"]
     assert {c.finish_reason for c in found.choices} == {"length"}
     assert found.usage is not None and found.usage.completion_tokens == 8
@@ -188,17 +186,12 @@ async def test_async(async_sdk: openai.AsyncOpenAI) -> None:
         stream = await async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=True)
         return "".join([c.choices[0].delta.content or "" async for c in stream])
 
-    assert (
-        await asyncio.gather(*(one() for _ in range(8)), *(streamed() for _ in range(8)))
-        == ["Hello world"] * 16
-    )
+    assert await asyncio.gather(*(one() for _ in range(8)), *(streamed() for _ in range(8))) == ["Hello world"] * 16
 
 
 async def test_leaving_a_stream_cancels_it(async_sdk: openai.AsyncOpenAI, pool: FakePool) -> None:
     pool.script = Script(pieces=["x"] * 1000, delay=0.01)
-    async with await async_sdk.chat.completions.create(
-        model="fake", messages=MESSAGES, stream=True, n=2
-    ) as stream:
+    async with await async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=True, n=2) as stream:
         async for chunk in stream:
             if chunk.choices[0].delta.content:
                 break
@@ -207,9 +200,7 @@ async def test_leaving_a_stream_cancels_it(async_sdk: openai.AsyncOpenAI, pool: 
 
 async def test_a_cancelled_task_cancels_its_request(async_sdk: openai.AsyncOpenAI, pool: FakePool) -> None:
     pool.script = Script(hang_after=1)
-    task = asyncio.create_task(
-        async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=False)
-    )
+    task = asyncio.create_task(async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=False))
     await asyncio.to_thread(eventually, lambda: pool.num_running == 1)
     task.cancel()
     await asyncio.to_thread(eventually, lambda: pool.num_cancelled == 1 and pool.num_running == 0)

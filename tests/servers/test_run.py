@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from axion_llm.config import Settings
-from axion_llm.errors import ConfigError
+from axion_llm.errors import ConfigError, NativeLibraryError
 from axion_llm.servers import standard
 from axion_llm.servers.listen import listen_all
 from tests.fakes.fake_pool import Script
@@ -98,6 +98,19 @@ def test_other_hosts() -> None:
         assert httpx.get(f"{server.urls['standard']}/health").status_code == 200
         server.ask_to_stop()
         server.join()
+
+
+def test_a_pool_that_cannot_start_ends_the_service() -> None:
+    server = LiveServer()
+
+    async def start() -> None:
+        raise NativeLibraryError("the library is from another build")
+
+    server.pool.start = start  # type: ignore[method-assign]
+    with pytest.raises(NativeLibraryError, match="another build"):
+        server.start()
+    server.join()
+    assert server.pool.is_stopped
 
 
 def test_streams_that_end_within_the_grace_are_whole(fresh: LiveServer) -> None:

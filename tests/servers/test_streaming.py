@@ -84,9 +84,7 @@ def test_a_cold_model_holds_the_request_open(http: httpx.Client, pool: FakePool)
     assert time.monotonic() - began > 0.25
 
 
-def test_comments_in_a_long_silence(
-    http: httpx.Client, pool: FakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comments_in_a_long_silence(http: httpx.Client, pool: FakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "keep_alive_seconds", 0.05)
     pool.script = Script(pieces=["a", "b"], delay=0.3)
     text = http.post(CHAT, json=BODY).text
@@ -95,9 +93,7 @@ def test_comments_in_a_long_silence(
     assert content == ["", "a", "b", None]
 
 
-def test_no_comments_while_tokens_come(
-    http: httpx.Client, pool: FakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_comments_while_tokens_come(http: httpx.Client, pool: FakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "keep_alive_seconds", 0.5)
     pool.script = Script(pieces=["a"] * 20, delay=0.04)
     assert "keep-alive" not in http.post(CHAT, json=BODY).text

@@ -155,9 +155,7 @@ async def test_an_answer_that_is_no_message_ends_the_worker(caplog: pytest.LogCa
         (("/nonexistent/worker",), ServiceError, "cannot start a worker"),
     ],
 )
-async def test_a_process_that_does_not_start(
-    command: tuple[str, ...], error: type[Exception], text: str
-) -> None:
+async def test_a_process_that_does_not_start(command: tuple[str, ...], error: type[Exception], text: str) -> None:
     client = WorkerClient(command)
     with pytest.raises(error, match=text):
         await client.start(timeout_seconds=1)
@@ -243,9 +241,7 @@ async def test_a_consumer_that_stops_reading_is_cancelled(
     assert len(late) > 20 and late[-1].reason == "cancelled"  # type: ignore[union-attr]
 
 
-async def test_a_slow_consumer_is_not_cancelled(
-    client: WorkerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_consumer_is_not_cancelled(client: WorkerClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "MAX_WAITING_EVENTS", 5)
     monkeypatch.setattr(link, "MAX_UNREAD_SECONDS", 0.5)
     last = None
@@ -333,6 +329,7 @@ async def test_stop_before_start() -> None:
 
 async def test_a_hung_worker_answers_no_ping(client: WorkerClient) -> None:
     _, events = await first_events(client, "tokens=3 hang=1 after=1", 2)
+    await asyncio.sleep(0.1)
     with pytest.raises(EngineError, match="not answered"):
         await client.stats(timeout_seconds=0.1)
     await events.aclose()

@@ -1,0 +1,1 @@
+"""Measurements: ours and another in turn in one run, medians, both sides printed. Never a timed test."""

@@ -1,0 +1,98 @@
+"""A load generator that costs as little as it can: it shares the cores with the server it measures.
+
+Raw asyncio instead of an HTTP library: one request per connection, a body read until the server closes, server-sent
+events told apart by their blank lines. A general client spends more time on a chunk than the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class BenchError(Exception):
+    """The server under test did not answer as it should."""
+
+
+@dataclass
+class Trace:
+    """When the pieces of one answer came, in seconds since the request was sent."""
+
+    sent: float
+    pieces: list[float] = field(default_factory=list)  # one entry for each event that carried text
+    end: float = 0.0
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def ttft(self) -> float:
+        return self.pieces[0] if self.pieces else self.end
+
+    @property
+    def gaps(self) -> list[float]:
+        return [b - a for a, b in zip(self.pieces, self.pieces[1:], strict=False)]
+
+
+async def get(url: str) -> tuple[int, str]:
+    """Status and body; status 0 when nobody listens."""
+    try:
+        status, reader, writer = await _request("GET", url, b"")
+    except OSError:
+        return 0, ""
+    body = await reader.read()
+    writer.close()
+    return status, body.decode("utf-8", "replace")
+
+
+async def stream_chat(base_url: str, body: dict[str, Any]) -> Trace:
+    """One streamed chat completion. `base_url` ends in /v1."""
+    payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    trace = Trace(sent=time.perf_counter())
+    status, reader, writer = await _request("POST", f"{base_url}/chat/completions", payload)
+    if status != 200:
+        raise BenchError(f"{base_url}: HTTP {status}: {(await reader.read()).decode('utf-8', 'replace')[:300]}")
+    rest = b""
+    while data := await reader.read(65536):
+        now = time.perf_counter() - trace.sent
+        *events, rest = (rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
+        for event in events:
+            _note(trace, event, now)
+    writer.close()
+    trace.end = time.perf_counter() - trace.sent
+    if not trace.completion_tokens:
+        raise BenchError(f"{base_url}: the stream ended without usage")
+    return trace
+
+
+def _note(trace: Trace, event: bytes, now: float) -> None:
+    at = event.find(b"data: ")  # behind a chunk-size line where the transfer is chunked
+    if at < 0 or event.startswith(b"data: [DONE]", at):
+        return
+    chunk = json.loads(event[at + 6 :])
+    if "error" in chunk:
+        raise BenchError(str(chunk["error"]))
+    for choice in chunk["choices"]:
+        content = choice["delta"].get("content")
+        if content:
+            trace.text += content
+            trace.pieces.append(now)
+    if usage := chunk.get("usage"):
+        trace.prompt_tokens, trace.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+
+
+async def _request(method: str, url: str, body: bytes) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    head = f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    status = int((await reader.readline()).split()[1])
+    while (await reader.readline()).strip():
+        pass
+    return status, reader, writer

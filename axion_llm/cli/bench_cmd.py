@@ -1,0 +1,70 @@
+"""`axion-llm bench`: measurements that print both sides of every comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from axion_llm.bench import serve as bench_serve
+from axion_llm.bench.client import BenchError
+from axion_llm.bench.servers import Settings, Side, ours, stock
+from axion_llm.config import Settings as ServiceSettings
+from axion_llm.errors import ServiceError
+from axion_llm.models.registry import load_registry, locate
+
+
+@click.group()
+def bench() -> None:
+    """Measure: ours and another in turn in one run, medians, both sides printed."""
+
+
+@bench.command("serve")
+@click.option("--vs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Stock llama-server binary.")
+@click.option("--kernels-off", is_flag=True, help="A third side: our server with AXION_KERNELS=off.")
+@click.option("--model", "name", default="smollm2", show_default=True, help="A model of the registry.")
+@click.option("--streams", default="1,4,16", show_default=True, help="Numbers of parallel streams.")
+@click.option("--rounds", default=5, show_default=True, help="How often each side is measured.")
+@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def serve(
+    vs: Path | None, kernels_off: bool, name: str, streams: str, rounds: int, threads: int, as_json: bool
+) -> None:
+    """Streams in parallel: tokens/s, time to first token, gaps.
+
+    \b
+    scripts/build --stock       builds the peer, .build/stock/bin/llama-server
+    axion-llm bench serve --vs .build/stock/bin/llama-server
+    """
+    service = ServiceSettings.load()
+    path = locate(load_registry(service).get(name), service)
+    if path is None:
+        raise ServiceError(f"{name} is not on this machine: axion-llm pull {name}")
+
+    def sides(settings: Settings, directory: Path) -> list[Side]:
+        found = [ours(settings, directory)]
+        if kernels_off:
+            found.append(ours(settings, directory, "axion-kernels-off", {"AXION_KERNELS": "off"}))
+        return [*found, stock(settings, vs)] if vs else found
+
+    console = Console(stderr=True)
+    counts = [int(n) for n in streams.split(",")]
+    try:
+        points = bench_serve.run(sides, Settings(path, threads=threads), counts, rounds, console.print)
+    except BenchError as e:
+        raise ServiceError(str(e)) from None
+    records = bench_serve.as_records(points)
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    table = Table("streams", "side", "tokens/s", "ratio", "TTFT p50 ms", "TTFT p95 ms", "gap p50 ms", "gap max ms")
+    for r in records:
+        table.add_row(
+            str(r["streams"]), r["side"], f"{r['tokens_per_second']:.1f}", f"{r['ratio']:.2f}",
+            f"{r['ttft_p50_ms']:.0f}", f"{r['ttft_p95_ms']:.0f}", f"{r['gap_p50_ms']:.1f}", f"{r['gap_max_ms']:.0f}",
+        )  # fmt: skip
+    Console().print(table)
