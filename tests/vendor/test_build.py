@@ -1,0 +1,65 @@
+"""The native build: rebuilds for a reason only, and says which patch does not apply."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "vendor"))
+
+import build  # noqa: E402
+
+
+def test_nothing_to_do_when_nothing_changed() -> None:
+    assert build.is_current(build.Plan("native", stock=False, jobs=1))
+
+
+@pytest.mark.parametrize("part", ["build_id", "digest", "cpu_features"])
+def test_a_change_of_lock_patches_sources_or_machine_asks_for_a_build(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, part, lambda *_: "another")
+    assert not build.is_current(build.Plan("native", stock=False, jobs=1))
+
+
+def test_the_lock_is_the_one_that_the_requirements_pin() -> None:
+    version, sha = build.locked()
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text()
+        assert f"llama-cpp-python=={version}" in text and sha in text
+
+
+def test_no_lock_names_an_index() -> None:
+    for path in [ROOT / "vendor" / "llama.lock", *ROOT.glob("requirements*.lock")]:
+        assert "://" not in path.read_text()
+
+
+def test_a_patch_that_does_not_apply_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, patches = tmp_path / "source", tmp_path / "patches"
+    source.mkdir()
+    patches.mkdir()
+    (source / "a.c").write_text("one\nthree\n")
+    (patches / "0001-x.patch").write_text("--- a/a.c\n+++ b/a.c\n@@ -1,2 +1,3 @@\n one\n-two\n+2\n+2\n")
+    monkeypatch.setattr(build, "PATCHES", patches)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    with pytest.raises(build.BuildError, match=r"0001-x\.patch does not apply"):
+        build.apply_patches(source)
+    assert (source / "a.c").read_text() == "one\nthree\n"
+
+
+def test_a_download_that_is_not_the_locked_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "WORK", tmp_path)
+    sdist = tmp_path / "download" / f"llama_cpp_python-{build.locked()[0]}.tar.gz"
+    sdist.parent.mkdir()
+    sdist.write_bytes(b"something else")
+    with pytest.raises(build.BuildError, match="sha256 differs"):
+        build.fetch()
+    assert not sdist.exists()
+
+
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(build.BuildError, match=r"apt install g\+\+"):
+        build.build(build.Plan("native", stock=False, jobs=1), force=True)
