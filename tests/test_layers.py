@@ -81,5 +81,7 @@ def test_only_config_reads_the_environment() -> None:
 
 
 def test_the_server_process_never_loads_llama_cpp() -> None:
-    code = "import axion_llm.cli.main, axion_llm.servers.run, axion_llm.pool.pool, sys; print('llama_cpp' in sys.modules)"
+    code = (
+        "import axion_llm.cli.main, axion_llm.servers.run, axion_llm.pool.pool, sys; print('llama_cpp' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

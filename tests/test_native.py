@@ -23,8 +23,8 @@ void * ggml_backend_reg_get_proc_address(void * reg, const char * name) { (void)
 
 def load_elsewhere(directory: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """In a process of its own: a library once loaded stays."""
-    code = f"from axion_llm import native; from pathlib import Path; print(native.load(Path({str(directory)!r})).kernels())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    code = "import sys, pathlib; from axion_llm import native; print(native.load(pathlib.Path(sys.argv[1])).kernels())"
+    return subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True, env=environment)
 
 
 def copy_libraries(target: Path, **stamp: str) -> None:

@@ -45,6 +45,10 @@ class ModelPool(Protocol):
         """Every model of the registry, loaded or not. Answers at once and never loads."""
         ...
 
+    def running(self) -> dict[str, RunningModel]:
+        """The models that are loaded now, by name; for looking at them, requests take a lease."""
+        ...
+
     def lease(self, name: str) -> AbstractAsyncContextManager[RunningModel]:
         """The named model, loaded first when it is not; raises ModelNotFound or a ServiceError."""
         ...

@@ -78,6 +78,9 @@ class Pool:
             for spec in self._registry
         ]
 
+    def running(self) -> dict[str, RunningModel]:
+        return {name: worker for name, slot in self._slots.items() if (worker := slot.ready)}
+
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[RunningModel]:
         slot = self._slot(self._registry.get(name))

@@ -17,7 +17,7 @@ from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
-from axion_llm.servers import standard, streaming
+from axion_llm.servers import metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.drain import Drain
@@ -46,6 +46,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
     app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], **options)
     app.add_api_route("/v1/models", endpoints.models, methods=["GET"], **options)
     app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
+    app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], **options)
     app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
     app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
 
@@ -86,6 +87,9 @@ class Endpoints:
             "context_length": status.info.n_ctx if status.info else status.spec.n_ctx,
             "state": status.state,
         }
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(await metrics.render(self._service.pool.running()), media_type=metrics.CONTENT_TYPE)
 
     async def health(self, request: Request) -> Response:
         """200 says that the event loop and the pool answer; whether models do is in their states."""

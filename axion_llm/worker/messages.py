@@ -180,6 +180,7 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kv_total_tokens: int = 0
     step_seconds: float = 0.0  # wall time of all steps
     decode_seconds: float = 0.0  # of it, inside llama_decode
+    loop_seconds: float = 0.0  # wall time of the worker's loop while there was work: steps, messages in and out
     num_graph_reuses: int = 0
 
 

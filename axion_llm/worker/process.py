@@ -16,6 +16,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import msgspec
 import zmq
 
 from axion_llm.errors import AxionError, EngineError, ShuttingDown
@@ -48,22 +49,36 @@ class Worker:
         self._tokenizing: deque[tuple[m.Generate, Future[list[int]]]] = deque()
         self._cancelled_early: set[str] = set()
         self._engine: Engine | None = None
+        self._loop_seconds = 0.0
 
     def run(self) -> None:
         self._send(m.Hello(os.getpid()))
         try:
             while True:
-                self._receive(self._poll_ms())
-                self._admit_tokenized()
-                if self._engine and self._engine.has_work:
-                    events = self._engine.step()
-                    if events:
-                        self._send(m.Batch(events))
+                self._turn()
         except Stop:
             self._threads.shutdown(wait=True, cancel_futures=True)
         finally:
             self._socket.close()
             self._context.term()
+
+    def _turn(self) -> None:
+        """Messages in, one step, events out."""
+        timeout_ms = self._poll_ms()
+        started = time.perf_counter()
+        self._receive(timeout_ms)
+        if timeout_ms:
+            started = time.perf_counter()  # waiting for work is not work
+        self._admit_tokenized()
+        if self._engine and self._engine.has_work:
+            events = self._engine.step()
+            if events:
+                self._send(m.Batch(events))
+            self._loop_seconds += time.perf_counter() - started
+
+    def _stats(self) -> m.EngineStats:
+        stats = self._engine.stats() if self._engine else m.EngineStats()
+        return msgspec.structs.replace(stats, loop_seconds=self._loop_seconds)
 
     def _send(self, message: m.Message) -> None:
         self._socket.send(m.encode(message))
@@ -92,7 +107,7 @@ class Worker:
             case m.Cancel(request_id):
                 self._cancel(request_id)
             case m.Ping(nonce):
-                self._send(m.Pong(nonce, self._engine.stats() if self._engine else m.EngineStats()))
+                self._send(m.Pong(nonce, self._stats()))
             case m.Load():
                 self._load(message)
             case m.Shutdown():

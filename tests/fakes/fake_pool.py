@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from axion_llm.errors import ModelNotFound
 from axion_llm.models.spec import ModelSpec, Source
-from axion_llm.pool.interface import ModelStatus
+from axion_llm.pool.interface import ModelStatus, RunningModel
 from axion_llm.worker.messages import (
     Accepted,
     EngineStats,
@@ -82,6 +82,9 @@ class FakePool:
 
     def models(self) -> list[ModelStatus]:
         return [ModelStatus(s, "ready" if i == 0 else "available") for i, s in enumerate(self.specs)]
+
+    def running(self) -> dict[str, RunningModel]:
+        return {self.specs[0].name: FakeModel(self)}
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[FakeModel]:

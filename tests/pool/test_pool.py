@@ -134,6 +134,7 @@ async def test_loads_on_demand_and_stays_loaded(machine: MachineMaker) -> None:
     assert len(await m.ask("a")) == 4
     await m.ask("a")
     assert m.states() == ["ready", "available"]
+    assert list(pool.running()) == ["a"]
     info = m.status("a").info
     assert info is not None and info.description == "a"
     assert len(m.workers) == 1

@@ -134,3 +134,9 @@ def test_a_model_name_cannot_forge_a_log_line(http: httpx.Client, caplog: pytest
     [line] = access_lines(caplog)
     assert "\n" not in line and len(line) < 400
     assert "model=x?id=forged" in line and "finish=error:model_not_found" in line
+
+
+def test_metrics_name_each_loaded_model(http: httpx.Client) -> None:
+    response = http.get("/metrics")
+    assert response.status_code == 200 and response.headers["content-type"].startswith("text/plain")
+    assert 'axion_engine_steps_total{model="fake"}' in response.text

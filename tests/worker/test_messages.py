@@ -13,7 +13,9 @@ LOADED = m.Loaded(8192, 16, 49152, 134_000_000, 96_000_000, 1, "llama", "tiny", 
     "message",
     [
         m.Load("a", "/models/a.gguf", n_ctx=100, kv_type="f16"),
-        m.Generate("id", "text", m.Sampling(temperature=0.5, seed=3, logit_bias={5: -100.0}), stop=["x"], top_logprobs=2),
+        m.Generate(
+            "id", "text", m.Sampling(temperature=0.5, seed=3, logit_bias={5: -100.0}), stop=["x"], top_logprobs=2
+        ),
         m.Generate("id", [1, 2, 3], m.Sampling()),
         m.Cancel("id"),
         m.Ping(3),
