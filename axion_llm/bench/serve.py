@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from axion_llm.bench.client import Trace, stream_chat
+from axion_llm.bench.client import Trace, get, stream_chat
 from axion_llm.bench.servers import Settings, Side, running
 
 WORDS = [
@@ -38,6 +39,8 @@ class Point:
     ttft_p95_ms: float
     gap_p50_ms: float
     gap_max_ms: float
+    outside_ms: float | None = None  # per step, of our engine loop outside llama_decode; None: the side does not say
+    outside_share: float | None = None  # of the loop's time
 
 
 def body(rng: random.Random) -> dict[str, Any]:
@@ -54,6 +57,31 @@ def body(rng: random.Random) -> dict[str, Any]:
 
 async def burst(url: str, streams: int, rng: random.Random) -> list[Trace]:
     return await asyncio.gather(*(stream_chat(url, body(rng)) for _ in range(streams)))
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Our engine's own account, from /metrics: totals since its start."""
+
+    steps: float
+    loop_seconds: float
+    decode_seconds: float
+
+
+async def read_loop(url: str) -> Loop | None:
+    status, text = await get(url.removesuffix("/v1") + "/metrics")
+    names = ("axion_engine_steps", "axion_engine_loop_seconds", "axion_engine_decode_seconds")
+    values = [re.search(rf"^{name}_total{{[^}}]*}} (\S+)$", text, re.M) for name in names]
+    return Loop(*(float(v[1]) for v in values if v)) if status == 200 and all(values) else None
+
+
+def with_loop(point: Point, before: Loop | None, after: Loop | None) -> Point:
+    """The point with what the engine loop spent between two readings."""
+    if before is None or after is None:
+        return point
+    loop, decode = after.loop_seconds - before.loop_seconds, after.decode_seconds - before.decode_seconds
+    outside = loop - decode
+    return replace(point, outside_ms=outside / (after.steps - before.steps) * 1e3, outside_share=outside / loop)
 
 
 def measure(side: str, rounds: list[list[Trace]]) -> Point:
@@ -86,11 +114,13 @@ async def compare(
             await burst(url, 2, rng)  # loads the model, warms both
         for n in streams:
             rounds: dict[str, list[list[Trace]]] = {name: [] for name in urls}
+            before = {name: await read_loop(url) for name, url in urls.items()}
             for i in range(num_rounds):
                 for name, url in urls.items():
                     rounds[name].append(await burst(url, n, rng))
                 say(f"{n} streams: round {i + 1} of {num_rounds}")
-            points += [measure(name, traces) for name, traces in rounds.items()]
+            for name, traces in rounds.items():
+                points.append(with_loop(measure(name, traces), before[name], await read_loop(urls[name])))
     return points
 
 

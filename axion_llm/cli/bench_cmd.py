@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -61,10 +62,25 @@ def serve(
     if as_json:
         click.echo(json.dumps(records, indent=2))
         return
-    table = Table("streams", "side", "tokens/s", "ratio", "TTFT p50 ms", "TTFT p95 ms", "gap p50 ms", "gap max ms")
+    print_table(records)
+
+
+COLUMNS = {
+    "streams": ("streams", "{}"),
+    "side": ("side", "{}"),
+    "tokens/s": ("tokens_per_second", "{:.1f}"),
+    "ratio": ("ratio", "{:.2f}"),
+    "TTFT p50": ("ttft_p50_ms", "{:.0f} ms"),
+    "TTFT p95": ("ttft_p95_ms", "{:.0f} ms"),
+    "gap p50": ("gap_p50_ms", "{:.1f} ms"),
+    "gap max": ("gap_max_ms", "{:.0f} ms"),
+    "outside decode": ("outside_ms", "{:.2f} ms"),
+    "share": ("outside_share", "{:.1%}"),
+}
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    table = Table(*COLUMNS)
     for r in records:
-        table.add_row(
-            str(r["streams"]), r["side"], f"{r['tokens_per_second']:.1f}", f"{r['ratio']:.2f}",
-            f"{r['ttft_p50_ms']:.0f}", f"{r['ttft_p95_ms']:.0f}", f"{r['gap_p50_ms']:.1f}", f"{r['gap_max_ms']:.0f}",
-        )  # fmt: skip
-    Console().print(table)
+        table.add_row(*("-" if r[key] is None else form.format(r[key]) for key, form in COLUMNS.values()))
+    Console(width=140).print(table)

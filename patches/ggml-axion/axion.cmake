@@ -3,7 +3,7 @@ file(GLOB AXION_SOURCES CONFIGURE_DEPENDS ${GGML_AXION_DIR}/*.cpp)
 list(APPEND GGML_CPU_SOURCES ${AXION_SOURCES})
 target_include_directories(${GGML_CPU_NAME} PRIVATE ${GGML_AXION_DIR})
 target_compile_definitions(${GGML_CPU_NAME} PRIVATE GGML_USE_AXION AXION_BUILD_ID="${AXION_BUILD_ID}")
-set(AXION_WARNINGS -Wall -Wextra -Werror -Wno-unused-function)
+set(AXION_WARNINGS -Wall -Wextra -Werror -Wno-unused-function -Wno-psabi)
 if (CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC warns of its own AVX-512 intrinsics (its bug 105593).
     list(APPEND AXION_WARNINGS -Wno-maybe-uninitialized -Wno-uninitialized)

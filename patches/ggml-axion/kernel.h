@@ -21,6 +21,7 @@ struct Kernel {
     void (*compute_fused)(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
 };
 
+extern const Kernel flash_attn_kernel;
 extern const Kernel mul_mat_kernel;
 extern const Kernel rms_norm_kernel;
 

@@ -1,4 +1,4 @@
-"""Every architecture of the shipped registry, as a tiny random model with an 8-bit KV cache: loads, generates, batches."""
+"""Every architecture of the shipped registry, as a tiny random model on an 8-bit cache: loads, generates, batches."""
 
 from collections.abc import Iterator
 from pathlib import Path
