@@ -102,12 +102,11 @@ def _ask_library(directory: Path) -> _Api:
         raise NativeLibraryError(f"cannot load {directory / 'libggml.so'} ({e}): {REBUILD}") from None
     # A portable build keeps one CPU backend per generation in files of their own; the best one is loaded here.
     ggml.ggml_backend_load_all_from_path(str(directory).encode())
-    base = ctypes.CDLL(str(directory / "libggml-base.so"))
     ggml.ggml_backend_reg_by_name.restype = ctypes.c_void_p
     registry = ggml.ggml_backend_reg_by_name(b"CPU")
     if not registry:
         raise NativeLibraryError(f"the libraries in {directory} have no CPU backend for this machine: {REBUILD}")
-    ask = base.ggml_backend_reg_get_proc_address
+    ask = ggml.ggml_backend_reg_get_proc_address  # in libggml-base, which it depends on
     ask.restype = ctypes.c_void_p
     ask.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     address = ask(registry, b"axion_info")

@@ -15,8 +15,6 @@ from axion_llm.errors import NativeLibraryError
 STOCK_GGML = """
 void * ggml_backend_reg_by_name(const char * name) { (void) name; return (void *) 1; }
 void ggml_backend_load_all_from_path(const char * path) { (void) path; }
-"""
-STOCK_BASE = """
 void * ggml_backend_reg_get_proc_address(void * reg, const char * name) { (void) reg; (void) name; return 0; }
 """
 
@@ -81,7 +79,6 @@ def test_libraries_of_another_build_than_their_stamp(tmp_path: Path) -> None:
 def test_unpatched_upstream_libraries(tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text("{}")
     compile_library(tmp_path / "libggml.so", STOCK_GGML)
-    compile_library(tmp_path / "libggml-base.so", STOCK_BASE)
     assert "stock llama.cpp, without our kernels" in load_elsewhere(tmp_path).stderr
 
 

@@ -26,7 +26,7 @@ class NativeLibraries(BuildHookInterface):  # type: ignore[type-arg]
         build_data["tag"] = f"py3-none-{build.platform_tag()}"
         for path in directory.iterdir():
             if is_wanted(path.name):
-                build_data["force_include"][str(path.resolve())] = f"axion_llm/lib/{path.name}"
+                build_data["force_include"][str(path)] = f"axion_llm/lib/{path.name}"
 
 
 def is_wanted(name: str) -> bool:
