@@ -31,7 +31,7 @@ PATCHES = ROOT / "patches"
 KERNELS = PATCHES / "ggml-axion"
 LIBRARIES = ROOT / "axion_llm" / "lib"
 STAMP = "build.json"
-STOCK_TOOLS = ["llama-server", "llama-bench", "llama-perplexity", "test-backend-ops", "test-chat-template"]
+STOCK_TOOLS = ["llama-server", "llama-bench", "llama-perplexity", "test-backend-ops"]
 
 
 class BuildError(Exception):
@@ -244,11 +244,19 @@ def is_current(plan: Plan) -> bool:
         return False
 
 
+def check_compiler(plan: Plan) -> None:
+    if plan.flavour == "aarch64":
+        program, package = "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"
+    else:
+        program, package = os.environ.get("CXX", "c++"), "g++"
+    if not shutil.which(program):
+        raise BuildError(f"no C++ compiler {program}: install it (Debian, Ubuntu: apt install {package}), run again")
+
+
 def build(plan: Plan, force: bool = False) -> Path:
     """The directory with the libraries, built if need be."""
     if force or not is_current(plan):
-        if not shutil.which("c++") and not os.environ.get("CXX"):
-            raise BuildError("no C++ compiler: install one (Debian, Ubuntu: apt install g++) and run again")
+        check_compiler(plan)
         configure(plan, sources())
         compile_libraries(plan)
         install(plan)
