@@ -7,8 +7,10 @@ events told apart by their blank lines. A general client spends more time on a c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,28 +43,26 @@ class Trace:
 async def get(url: str) -> tuple[int, str]:
     """Status and body; status 0 when nobody listens."""
     try:
-        status, reader, writer = await _request("GET", url, b"")
+        async with _request("GET", url, b"") as (status, reader):
+            return status, (await reader.read()).decode("utf-8", "replace")
     except OSError:
         return 0, ""
-    body = await reader.read()
-    writer.close()
-    return status, body.decode("utf-8", "replace")
 
 
 async def stream_chat(base_url: str, body: dict[str, Any]) -> Trace:
     """One streamed chat completion. `base_url` ends in /v1."""
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
     trace = Trace(sent=time.perf_counter())
-    status, reader, writer = await _request("POST", f"{base_url}/chat/completions", payload)
-    if status != 200:
-        raise BenchError(f"{base_url}: HTTP {status}: {(await reader.read()).decode('utf-8', 'replace')[:300]}")
-    rest = b""
-    while data := await reader.read(65536):
-        now = time.perf_counter() - trace.sent
-        *events, rest = (rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
-        for event in events:
-            _note(trace, event, now)
-    writer.close()
+    async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):
+        if status != 200:
+            words = (await reader.read()).decode("utf-8", "replace")
+            raise BenchError(f"{base_url}: HTTP {status}: {words[:300]}")
+        rest = b""
+        while data := await reader.read(65536):
+            now = time.perf_counter() - trace.sent
+            *events, rest = (rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
+            for event in events:
+                _note(trace, event, now)
     trace.end = time.perf_counter() - trace.sent
     if not trace.completion_tokens:
         raise BenchError(f"{base_url}: the stream ended without usage")
@@ -85,14 +85,21 @@ def _note(trace: Trace, event: bytes, now: float) -> None:
         trace.prompt_tokens, trace.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
 
 
-async def _request(method: str, url: str, body: bytes) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+@contextlib.asynccontextmanager
+async def _request(method: str, url: str, body: bytes) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
+    """Send it, read the head; the body is the caller's to read."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
-    head = f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-    status = int((await reader.readline()).split()[1])
-    while (await reader.readline()).strip():
-        pass
-    return status, reader, writer
+    try:
+        head = f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        status = int((await reader.readline()).split()[1])
+        while (await reader.readline()).strip():
+            pass
+        yield status, reader
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
