@@ -1,25 +1,9 @@
 // RMSNorm of one row, vectorised and as plain C++: y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i].
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "vecmath.h"
 
 namespace axion {
-
-// Sixteen floats; the compiler makes one AVX-512, two AVX or four NEON registers of it. The lanes, and with them the
-// order of every addition, are the same on all machines.
-typedef float f32x16 __attribute__((vector_size(64)));
-
-inline f32x16 load16(const float * p) {
-    f32x16 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-inline void store16(float * p, f32x16 v) {
-    memcpy(p, &v, sizeof v);
-}
 
 // Sum of squares in one fixed order: 64 running sums, then pairwise, then the tail.
 inline float sum_of_squares(const float * x, int64_t n) {
