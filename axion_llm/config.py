@@ -91,7 +91,7 @@ def use_library_dir(path: Path) -> None:
 SPIN_COUNT = 1000
 
 
-def worker_environment() -> dict[str, str]:
-    """What a worker process inherits; GOMP_SPINCOUNT and OMP_WAIT_POLICY of the user's own are kept."""
-    spin = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
-    return {**spin, **os.environ}
+def limit_spinning() -> None:
+    """For libraries loaded after this; the user's own GOMP_SPINCOUNT or OMP_WAIT_POLICY is kept."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from axion_llm.config import library_dir
+from axion_llm.config import library_dir, limit_spinning
 from axion_llm.errors import NativeLibraryError
 
 ABI = 1
@@ -96,6 +96,7 @@ def read_stamp(directory: Path) -> dict[str, str]:
 
 
 def _ask_library(directory: Path) -> _Api:
+    limit_spinning()
     try:
         ggml = ctypes.CDLL(str(directory / "libggml.so"), mode=ctypes.RTLD_GLOBAL)
     except OSError as e:

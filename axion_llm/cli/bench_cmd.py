@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def bench() -> None:
     """Measure: ours and another in turn in one run, medians, both sides printed."""
 
 
+def find_model(name: str) -> Path:
+    service = ServiceSettings.load()
+    path = locate(load_registry(service).get(name), service)
+    if path is None:
+        raise ServiceError(f"{name} is not on this machine: axion-llm pull {name}")
+    return path
+
+
 @bench.command("serve")
 @click.option("--vs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Stock llama-server binary.")
 @click.option("--kernels-off", is_flag=True, help="A third side: our server with AXION_KERNELS=off.")
@@ -41,10 +50,7 @@ def serve(
     scripts/build --stock       builds the peer, .build/stock/bin/llama-server
     axion-llm bench serve --vs .build/stock/bin/llama-server
     """
-    service = ServiceSettings.load()
-    path = locate(load_registry(service).get(name), service)
-    if path is None:
-        raise ServiceError(f"{name} is not on this machine: axion-llm pull {name}")
+    path = find_model(name)
 
     def sides(settings: Settings, directory: Path) -> list[Side]:
         found = [ours(settings, directory)]
@@ -84,3 +90,26 @@ def print_table(records: list[dict[str, Any]]) -> None:
     for r in records:
         table.add_row(*("-" if r[key] is None else form.format(r[key]) for key, form in COLUMNS.values()))
     Console(width=140).print(table)
+
+
+@bench.command("model")
+@click.option("--model", "name", default="smollm2", show_default=True, help="A model of the registry.")
+@click.option("--depths", default="0,2048,6144", show_default=True, help="Tokens in the cache before each test.")
+@click.option("--kv", "kv_types", default="q8_0,f16", show_default=True, help="Types of KV cache.")
+@click.option("--rounds", default=3, show_default=True, help="How often each side is measured.")
+@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def model(name: str, depths: str, kv_types: str, rounds: int, threads: int, as_json: bool) -> None:
+    """Prefill (pp512) and decode (tg32) at depths, our kernels on and off in turn in one process."""
+    from axion_llm.bench.model import measure  # loads the native libraries
+
+    kinds: list[Any] = kv_types.split(",")
+    counts = [int(d) for d in depths.split(",")]
+    rows = measure(find_model(name), kinds, counts, rounds, threads, Console(stderr=True).print)
+    if as_json:
+        click.echo(json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=2))
+        return
+    table = Table("test", "KV", "depth", "on, tokens/s", "off, tokens/s", "ratio")
+    for row in rows:
+        table.add_row(row.test, row.kv_type, str(row.depth), f"{row.on:.1f}", f"{row.off:.1f}", f"{row.ratio:.2f}")
+    Console().print(table)

@@ -241,6 +241,10 @@ class LlamaModel:
         """Free all cells of a sequence."""
         lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
+    def truncate_sequence(self, seq_id: int, num_tokens: int) -> None:
+        """Keep the first `num_tokens` positions of a sequence and free the others."""
+        lib.llama_memory_seq_rm(self._memory, seq_id, num_tokens, -1)
+
     def last_position(self, seq_id: int) -> int:
         """The highest position the sequence has in the cache, -1 when it has none."""
         return int(lib.llama_memory_seq_pos_max(self._memory, seq_id))

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from axion_llm.config import worker_environment
 from axion_llm.errors import ServiceError
 
 DEFAULT_COMMAND = (sys.executable, "-m", "axion_llm.worker.process")
@@ -84,7 +83,6 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                env=worker_environment(),
             )
         except OSError as error:
             raise ServiceError(f"cannot start a worker process: {error}") from error

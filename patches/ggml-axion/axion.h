@@ -34,7 +34,7 @@ struct axion_api {
     uint32_t             num_kernels;   // at most 64
     const char * const * kernel_names;  // bit i of the masks is kernel_names[i]
     uint64_t (*get_enabled)(void);
-    void (*set_enabled)(uint64_t mask);  // between two graphs only
+    void (*set_enabled)(uint64_t mask);      // between two graphs only
     uint64_t (*get_calls)(uint32_t kernel);  // nodes this kernel has taken since the start
 };
 

@@ -68,7 +68,7 @@ Problem problem_of(const ggml_tensor * node) {
 }
 
 size_t work_size(const ggml_tensor * node, int n_threads) {
-    const Problem p = problem_of(node);
+    const Problem p    = problem_of(node);
     size_t        most = 0;
     for (int nth = 1; nth <= n_threads; nth++) {  // fewer threads may run it than were planned for
         const size_t bytes = Plan(p, nth).bytes(nth);

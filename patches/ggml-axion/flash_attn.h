@@ -17,8 +17,8 @@ constexpr int    tile_rows       = 96;     // query rows times heads that share 
 constexpr int    small_scan      = 32768;  // cells of mask that every thread may as well read itself
 
 struct Plan {
-    int    rows;        // over all streams
-    int    tile_tokens; // query rows of a tile, at most
+    int    rows;         // over all streams
+    int    tile_tokens;  // query rows of a tile, at most
     bool   is_split;
     bool   has_own_scan;
     size_t table_bytes, split_bytes, scratch_bytes;
@@ -38,7 +38,9 @@ struct Plan {
         scratch_bytes = lay_out(s, p, tile_tokens * p.group(), nullptr);
     }
 
-    size_t bytes(int nth) const { return 64 + table_bytes * (has_own_scan ? nth : 1) + split_bytes + scratch_bytes * nth; }
+    size_t bytes(int nth) const {
+        return 64 + table_bytes * (has_own_scan ? nth : 1) + split_bytes + scratch_bytes * nth;
+    }
 };
 
 struct Run {
@@ -49,7 +51,8 @@ struct Run {
     float *         split;  // [row][head][block] partials
     Scratch         s;
 
-    Run(const Problem & problem, int ith_, int nth_, void * memory) : p(problem), plan(problem, nth_), ith(ith_), nth(nth_) {
+    Run(const Problem & problem, int ith_, int nth_, void * memory)
+        : p(problem), plan(problem, nth_), ith(ith_), nth(nth_) {
         char * at = (char *) (((uintptr_t) memory + 63) & ~(uintptr_t) 63);
         char * t  = at + plan.table_bytes * (plan.has_own_scan ? ith : 0);
         table     = { (RowInfo *) t, (int32_t *) (t + ((size_t) plan.rows * sizeof(RowInfo) + 63) / 64 * 64) };
@@ -87,7 +90,8 @@ struct Run {
                 }
             }
             for (int i = 0; i < rows; i++) {
-                finish(p, s.states + i * partial_size(p.dv), walked.first + i / p.group(), kv_head * p.group() + i % p.group());
+                finish(p, s.states + i * partial_size(p.dv), walked.first + i / p.group(),
+                       kv_head * p.group() + i % p.group());
             }
         }
     }
@@ -135,7 +139,7 @@ struct Run {
         }
     }
 
-private:
+  private:
     Tile walked{};
     int  num_walked = 0, next_row = 0;
 

@@ -35,12 +35,12 @@ struct Scratch {
     float *       q_scales;
     int32_t *     q_starts;
     float *       q32;
-    float *       scores;       // [group_rows][span]
-    uint8_t *     digits;       // [group_rows][dv/32][2][span]
-    float *       v_weights;    // [dv/32][block] V's scales as the current row's weights want them
-    float *       out_scales;   // [dv/32][group_rows]
-    float *       partials;     // [rows]
-    float *       states;       // [rows]
+    float *       scores;      // [group_rows][span]
+    uint8_t *     digits;      // [group_rows][dv/32][2][span]
+    float *       v_weights;   // [dv/32][block] V's scales as the current row's weights want them
+    float *       out_scales;  // [dv/32][group_rows]
+    float *       partials;    // [rows]
+    float *       states;      // [rows]
 };
 
 inline size_t row_bytes(KvType type, int d) {
@@ -54,7 +54,8 @@ inline size_t lay_out(Scratch & s, const Problem & p, int rows, char * at) {
         field = (std::remove_reference_t<decltype(field)>) (at + used);
         used += (n * sizeof(*field) + 63) / 64 * 64;
     };
-    const size_t kq = p.k_type == KvType::q8_0, vq = p.v_type == KvType::q8_0, kb = p.dk / quant_size, vb = p.dv / quant_size;
+    const size_t kq = p.k_type == KvType::q8_0, vq = p.v_type == KvType::q8_0, kb = p.dk / quant_size,
+                 vb = p.dv / quant_size;
     take(s.cells, span_size);
     take(s.rows, span_size);
     take(s.k8, kq * p.dk * span_size);
@@ -87,11 +88,11 @@ inline void quantise_query(const float * x, int dk, float scale, int8_t * values
         const float max     = max_lanes(max16(abs16(low), abs16(high)));
         const float inverse = max > 1e-30f ? 127.0f / max : 0.0f;
         // Rounds, and leaves the integer in the low bits.
-        const f32x16 magic  = splat16(0x1.8p23f);
-        const i32x16 a      = bits16(fma16(low, splat16(inverse), magic)) - bits16(magic);
-        const i32x16 c      = bits16(fma16(high, splat16(inverse), magic)) - bits16(magic);
-        const i32x16 sums   = a + c;
-        int32_t      sum    = 0;
+        const f32x16 magic = splat16(0x1.8p23f);
+        const i32x16 a     = bits16(fma16(low, splat16(inverse), magic)) - bits16(magic);
+        const i32x16 c     = bits16(fma16(high, splat16(inverse), magic)) - bits16(magic);
+        const i32x16 sums  = a + c;
+        int32_t      sum   = 0;
         for (int i = 0; i < 16; i++) {
             values[i]      = (int8_t) a[i];
             values[i + 16] = (int8_t) c[i];
@@ -152,7 +153,8 @@ inline f32x16 tanh16(f32x16 x) {
 }
 
 // Softcap and mask values, where there are any: x[i] becomes the score of rank i.
-inline void adjust_scores(const Problem & p, float * x, int n, const uint16_t * mask, const int32_t * cells, float slope) {
+inline void adjust_scores(const Problem & p, float * x, int n, const uint16_t * mask, const int32_t * cells,
+                          float slope) {
     if (p.softcap != 0) {
         for (int i = 0; i < n; i += 16) {
             store16(x + i, tanh16(load16(x + i)) * (p.softcap * log2_e));
@@ -175,7 +177,8 @@ inline float exponentiate(float * x, int n, float max) {
         store16(x + i, w);
     }
     if (i < n) {
-        const f32x16 w = first_lanes(n - i, exp2_nonpositive(first_lanes(n - i, load16(x + i) - max, f32x16{})), f32x16{});
+        const f32x16 w =
+            first_lanes(n - i, exp2_nonpositive(first_lanes(n - i, load16(x + i) - max, f32x16{})), f32x16{});
         sum[i / 16 % 2] += w;
         store16(x + i, w);
     }
@@ -208,7 +211,8 @@ inline void prepare_v_weights(const Problem & p, const Scratch & s, int shift, i
 }
 
 // Row r's digits at its ranks, zero elsewhere in the span's positions [begin, end).
-inline void write_digits(const Problem & p, const Scratch & s, int r, const float * w, int shift, int n, int begin, int end) {
+inline void write_digits(const Problem & p, const Scratch & s, int r, const float * w, int shift, int n, int begin,
+                         int end) {
     const Digits digits{ s.digits, p.dv / quant_size };
     for (int b = 0; b < digits.num_scales; b++) {
         uint8_t * high = digits.row(r, b, 0);
@@ -225,16 +229,16 @@ inline void write_digits(const Problem & p, const Scratch & s, int r, const floa
 }
 
 // Rows [i0, i0 + n) of the tile, at most group_rows, over block `block`.
-inline void block_rows(const Problem & p, const RowTable & table, const Tile & tile, int kv_head, int block, int i0, int n,
-                       const Scratch & s) {
+inline void block_rows(const Problem & p, const RowTable & table, const Tile & tile, int kv_head, int block, int i0,
+                       int n, const Scratch & s) {
     const int    group = p.group(), vb = p.dv / quant_size;
     const size_t stride = partial_size(p.dv);
     int          shift[group_rows], count[group_rows], begin = span_size, end = 0;
     for (int r = 0; r < n; r++) {
-        const int t    = (i0 + r) / group;
-        const int left = table.info[tile.first + t].count - block * block_size;
-        shift[r]       = tile.shift[t];
-        count[r]       = left < 0 ? 0 : left < block_size ? left : block_size;
+        const int t                       = (i0 + r) / group;
+        const int left                    = table.info[tile.first + t].count - block * block_size;
+        shift[r]                          = tile.shift[t];
+        count[r]                          = left < 0 ? 0 : left < block_size ? left : block_size;
         s.partials[(i0 + r) * stride + 2] = (float) count[r];
         if (count[r] > 0) {
             begin = shift[r] < begin ? shift[r] : begin;
@@ -255,11 +259,11 @@ inline void block_rows(const Problem & p, const RowTable & table, const Tile & t
     float     unit[max_head / quant_size];
     float *   out[group_rows];
     for (int r = 0; r < n; r++) {
-        float *         partial = s.partials + (i0 + r) * stride;
-        float *         x       = s.scores + r * span_size + shift[r];
-        const int       row     = tile.first + (i0 + r) / group, head = kv_head * group + (i0 + r) % group;
-        const uint16_t * mask   = table.info[row].biased ? p.mask_row(row % p.num_rows, row / p.num_rows) : nullptr;
-        out[r]                  = partial + 16;
+        float *          partial = s.partials + (i0 + r) * stride;
+        float *          x       = s.scores + r * span_size + shift[r];
+        const int        row = tile.first + (i0 + r) / group, head = kv_head * group + (i0 + r) % group;
+        const uint16_t * mask = table.info[row].biased ? p.mask_row(row % p.num_rows, row / p.num_rows) : nullptr;
+        out[r]                = partial + 16;
         if (count[r] > 0) {
             if (mask != nullptr || p.softcap != 0) {
                 adjust_scores(p, x, count[r], mask, s.cells + shift[r], p.slope(head));
@@ -305,10 +309,10 @@ inline void block_partials(const Problem & p, const RowTable & table, const Tile
 
 // a and c of: state = state * a + partial * c, with the new maximum.
 inline void combine_factors(float old_max, float max, float & new_max, float & a, float & c) {
-    new_max          = max > old_max || max != max ? max : old_max;
-    const f32x16 e   = exp2_nonpositive(f32x16{ old_max - new_max, max - new_max });
-    a                = e[0];
-    c                = e[1];
+    new_max        = max > old_max || max != max ? max : old_max;
+    const f32x16 e = exp2_nonpositive(f32x16{ old_max - new_max, max - new_max });
+    a              = e[0];
+    c              = e[1];
 }
 
 inline void clear_state(float * state, int dv) {

@@ -2,8 +2,8 @@
 //
 // A row's visible cells, in order of the cell index, are numbered from 0: its ranks. Everything downstream counts in
 // ranks, so cells of other sequences in between change nothing. Consecutive rows share a tile when each sees what the
-// one before it saw, less some cells at the front (a sliding window), plus some at the end (the causal edge): each row is
-// then an interval of the tile's joint list.
+// one before it saw, less some cells at the front (a sliding window), plus some at the end (the causal edge): each row
+// is then an interval of the tile's joint list.
 #pragma once
 
 #include "flash_attn_problem.h"
@@ -58,7 +58,8 @@ struct RowTable {
     int32_t * starts;  // [streams * rows][num_blocks(num_cells)]
 
     static size_t bytes(const Problem & p) {
-        return (size_t) p.num_streams * p.num_rows * (sizeof(RowInfo) + sizeof(int32_t) * num_blocks(p.num_cells)) + 128;
+        return (size_t) p.num_streams * p.num_rows * (sizeof(RowInfo) + sizeof(int32_t) * num_blocks(p.num_cells)) +
+               128;
     }
 
     const int32_t * starts_of(const Problem & p, int row) const {
@@ -78,12 +79,12 @@ inline void scan_row(const Problem & p, const RowTable & table, int row) {
     const uint16_t * previous = row % p.num_rows != 0 ? p.mask_row(row % p.num_rows - 1, row / p.num_rows) : nullptr;
     bool             ignored  = false;
     int              first = -1, last_before = -1, last_removed = -1, first_added = p.num_cells;
-    info                   = {};
+    info = {};
     for (int c = 0; c < p.num_cells; c += 64) {
         const int      n    = p.num_cells - c < 64 ? p.num_cells - c : 64;
         const uint64_t here = visible_word(mask + c, n, info.biased);
         if (previous != nullptr) {
-            const uint64_t before = visible_word(previous + c, n, ignored);
+            const uint64_t before  = visible_word(previous + c, n, ignored);
             const uint64_t removed = before & ~here, added = here & ~before;
             info.removed += __builtin_popcountll(removed);
             last_before  = before != 0 ? c + last_bit(before) : last_before;
@@ -105,7 +106,8 @@ inline void scan_row(const Problem & p, const RowTable & table, int row) {
         }
         info.count += bits;
     }
-    info.joins = previous != nullptr && last_before >= 0 && info.count > 0 && last_removed < first && first_added > last_before;
+    info.joins =
+        previous != nullptr && last_before >= 0 && info.count > 0 && last_removed < first && first_added > last_before;
 }
 
 // The cells of ranks [rank, rank + n) of a row.
@@ -146,15 +148,15 @@ inline void list_cells(const Problem & p, const RowTable & table, int row, int r
 
 // Rows [first, first + num_rows) of the table, with where each begins in the joint list.
 struct Tile {
-    int first;
-    int num_rows;
-    int count;                // length of the joint list
-    int shift[64];
+    int                  first;
+    int                  num_rows;
+    int                  count;  // length of the joint list
+    int                  shift[64];
     static constexpr int max_rows = 64;
 };
 
 inline Tile tile_from(const Problem & p, const RowTable & table, int first, int max_rows) {
-    Tile tile = { first, 1, table.info[first].count, {} };
+    Tile      tile  = { first, 1, table.info[first].count, {} };
     const int total = p.num_streams * p.num_rows;
     while (tile.num_rows < max_rows && first + tile.num_rows < total) {
         const RowInfo & next  = table.info[first + tile.num_rows];
@@ -169,10 +171,11 @@ inline Tile tile_from(const Problem & p, const RowTable & table, int first, int 
 }
 
 // The cells of ranks [rank, rank + n) of the joint list: every row gives those past the end of the row before.
-inline void list_joint_cells(const Problem & p, const RowTable & table, const Tile & tile, int rank, int n, int32_t * cells) {
+inline void list_joint_cells(const Problem & p, const RowTable & table, const Tile & tile, int rank, int n,
+                             int32_t * cells) {
     int begin = 0;
     for (int t = 0; t < tile.num_rows; t++) {
-        const int end = tile.shift[t] + table.info[tile.first + t].count;
+        const int end  = tile.shift[t] + table.info[tile.first + t].count;
         const int from = begin > rank ? begin : rank, to = end < rank + n ? end : rank + n;
         if (from < to) {
             list_cells(p, table, tile.first + t, from - tile.shift[t], to - from, cells + (from - rank));

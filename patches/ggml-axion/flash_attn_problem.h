@@ -16,27 +16,33 @@ struct View {
     size_t head;
     size_t stream;
 
-    char * at(int64_t p, int64_t h, int64_t s) const { return data + p * position + h * head + s * stream; }
+    char * at(int64_t p, int64_t h, int64_t s) const {
+        return data + p * position + h * head + s * stream;
+    }
 };
 
 struct Problem {
-    int    dk, dv;
-    KvType k_type, v_type;
-    int    num_rows;   // query rows (tokens) of a stream
-    int    num_heads;
-    int    num_kv_heads;
-    int    num_streams;
-    int    num_cells;  // positions of the cache
-    View   q;          // float
-    View   k, v;
-    View   mask;       // fp16 [num_cells] of a row; data is null for none; stream stride 0 when shared
-    View   out;        // float
+    int           dk, dv;
+    KvType        k_type, v_type;
+    int           num_rows;  // query rows (tokens) of a stream
+    int           num_heads;
+    int           num_kv_heads;
+    int           num_streams;
+    int           num_cells;  // positions of the cache
+    View          q;          // float
+    View          k, v;
+    View          mask;   // fp16 [num_cells] of a row; data is null for none; stream stride 0 when shared
+    View          out;    // float
     const float * sinks;  // one per head, or null
-    float  scale, max_bias, softcap;
+    float         scale, max_bias, softcap;
 
-    int group() const { return num_heads / num_kv_heads; }
+    int group() const {
+        return num_heads / num_kv_heads;
+    }
 
-    const uint16_t * mask_row(int row, int stream) const { return (const uint16_t *) mask.at(row, 0, stream); }
+    const uint16_t * mask_row(int row, int stream) const {
+        return (const uint16_t *) mask.at(row, 0, stream);
+    }
 
     float slope(int head) const {
         if (!(max_bias > 0.0f)) {
@@ -69,7 +75,7 @@ inline void reference(const Problem & p) {
         const int        stream = (int) (i / p.num_heads / p.num_rows), kv = head / p.group();
         const uint16_t * mask = p.mask.data != nullptr ? p.mask_row(row, stream) : nullptr;
         const float *    q    = (const float *) p.q.at(row, head, stream);
-        double           max = p.sinks != nullptr ? p.sinks[head] : -INFINITY;
+        double           max  = p.sinks != nullptr ? p.sinks[head] : -INFINITY;
         for (int c = 0; c < p.num_cells; c++) {
             s[c] = -INFINITY;
             if (mask != nullptr && mask[c] == half_minus_infinity) {
@@ -80,7 +86,7 @@ inline void reference(const Problem & p) {
                 x += (double) q[d] * cached_value(p.k_type, p.k.at(c, kv, stream), d);
             }
             x *= p.scale;
-            x = p.softcap != 0 ? p.softcap * tanh(x / p.softcap) : x;
+            x    = p.softcap != 0 ? p.softcap * tanh(x / p.softcap) : x;
             s[c] = x + (mask != nullptr ? (double) p.slope(head) * half_to_float(mask[c]) : 0.0);
             max  = s[c] > max ? s[c] : max;
         }

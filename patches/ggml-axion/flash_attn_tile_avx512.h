@@ -4,7 +4,7 @@
 #pragma once
 
 #if !defined(__AVX512VNNI__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__)
-#    error "needs AVX-512 with VNNI"
+#error "needs AVX-512 with VNNI"
 #endif
 
 #include "flash_attn_layout.h"
@@ -96,7 +96,8 @@ inline void pack_k_q8(const char * const * rows, int n, int dk, int8_t * k8, flo
 
 // Scores of R rows at 16 * C positions from group g.
 template <int R, int C>
-AXION_OWN_FRAME void scores_q8_tile(const QueryQ8 & q, int row, const int8_t * k8, const float * k_scales, int g, float * out) {
+AXION_OWN_FRAME void scores_q8_tile(const QueryQ8 & q, int row, const int8_t * k8, const float * k_scales, int g,
+                                    float * out) {
     const int num_scales = q.dk / quant_size;
     __m512    s[R][C]    = {};
     for (int b = 0; b < num_scales; b++) {
@@ -146,7 +147,8 @@ AXION_OWN_FRAME void scores_q8_tile(const QueryQ8 & q, int row, const int8_t * k
 }
 
 template <int R>
-inline void scores_q8_rows(const QueryQ8 & q, int row, const int8_t * k8, const float * ks, int g, int end, float * out) {
+inline void scores_q8_rows(const QueryQ8 & q, int row, const int8_t * k8, const float * ks, int g, int end,
+                           float * out) {
     for (; g + 4 <= end; g += 4) {
         scores_q8_tile<R, 4>(q, row, k8, ks, g, out);
     }
@@ -197,8 +199,8 @@ inline void pack_v_q8(const char * const * rows, int n, int dv, int8_t * v8, flo
 
 // The 32 values of scale b for R rows, over the groups [begin, end) of four positions.
 template <int R>
-AXION_OWN_FRAME void values_q8_tile(const Digits & w, int row, const int8_t * v8, int b, int begin, int end, const float * scales,
-                           float * const * out) {
+AXION_OWN_FRAME void values_q8_tile(const Digits & w, int row, const int8_t * v8, int b, int begin, int end,
+                                    const float * scales, float * const * out) {
     const int8_t *  v = v8 + (size_t) b * (span_size / 4) * 128;
     const uint8_t * p[R];
     __m512i         high[R][2] = {}, low[R][2] = {};
@@ -233,12 +235,18 @@ AXION_OWN_FRAME void values_q8_tile(const Digits & w, int row, const int8_t * v8
 inline void values_q8(const Digits & w, int n, const int8_t * v8, int b, int begin, int end, const float * scales,
                       float * const * out) {
     switch (n) {
-        case 6: return values_q8_tile<6>(w, 0, v8, b, begin, end, scales, out);
-        case 5: return values_q8_tile<5>(w, 0, v8, b, begin, end, scales, out);
-        case 4: return values_q8_tile<4>(w, 0, v8, b, begin, end, scales, out);
-        case 3: return values_q8_tile<3>(w, 0, v8, b, begin, end, scales, out);
-        case 2: return values_q8_tile<2>(w, 0, v8, b, begin, end, scales, out);
-        default: return values_q8_tile<1>(w, 0, v8, b, begin, end, scales, out);
+    case 6:
+        return values_q8_tile<6>(w, 0, v8, b, begin, end, scales, out);
+    case 5:
+        return values_q8_tile<5>(w, 0, v8, b, begin, end, scales, out);
+    case 4:
+        return values_q8_tile<4>(w, 0, v8, b, begin, end, scales, out);
+    case 3:
+        return values_q8_tile<3>(w, 0, v8, b, begin, end, scales, out);
+    case 2:
+        return values_q8_tile<2>(w, 0, v8, b, begin, end, scales, out);
+    default:
+        return values_q8_tile<1>(w, 0, v8, b, begin, end, scales, out);
     }
 }
 

@@ -6,9 +6,9 @@
 #include "vecmath.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#    include "flash_attn_tile_avx512.h"
+#include "flash_attn_tile_avx512.h"
 #else
-#    include "flash_attn_tile_plain.h"
+#include "flash_attn_tile_plain.h"
 #endif
 
 namespace axion {
@@ -112,7 +112,7 @@ inline void scores_f16(const float * q, int dk, int n, const float * k32, int be
 // R rows, 16 * C values from column d, over positions [begin, end); weights are rows of span_size floats.
 template <int R, int C>
 AXION_OWN_FRAME void values_f16_tile(const float * w, int row, const float * v32, int dv, int d, int begin, int end,
-                            float * const * out) {
+                                     float * const * out) {
     f32x16        acc[R][C] = {};
     const float * x         = w + (size_t) row * span_size;
     for (int p = begin; p < end; p++) {

@@ -22,7 +22,7 @@ inline void pack_k_q8(const char * const * rows, int n, int dk, int8_t * k8, flo
             uint16_t d;
             memcpy(&d, r, 2);
             scales[b * span_size + p] = half_to_float(d);
-            int8_t * out = k8 + (((size_t) b * (span_size / 16) + p / 16) * 8 * 16 + p % 16) * 4;
+            int8_t * out              = k8 + (((size_t) b * (span_size / 16) + p / 16) * 8 * 16 + p % 16) * 4;
             for (int j = 0; j < 8; j++) {
                 memcpy(out + j * 64, r + 2 + j * 4, 4);
             }
@@ -62,7 +62,7 @@ inline void pack_v_q8(const char * const * rows, int n, int dv, int8_t * v8, flo
             uint16_t d;
             memcpy(&d, r, 2);
             scales[b * span_size + p] = half_to_float(d);
-            int8_t * out = v8 + ((size_t) b * (span_size / 4) + p / 4) * 128 + p % 4;
+            int8_t * out              = v8 + ((size_t) b * (span_size / 4) + p / 4) * 128 + p % 4;
             for (int i = 0; i < quant_size; i++) {
                 out[v_order(i) * 4] = (int8_t) r[2 + i];
             }
@@ -73,8 +73,8 @@ inline void pack_v_q8(const char * const * rows, int n, int dv, int8_t * v8, flo
 inline void values_q8(const Digits & w, int n, const int8_t * v8, int b, int begin, int end, const float * scales,
                       float * const * out) {
     for (int r = 0; r < n; r++) {
-        const uint8_t * high = w.row(r, b, 0);
-        const uint8_t * low  = w.row(r, b, 1);
+        const uint8_t * high            = w.row(r, b, 0);
+        const uint8_t * low             = w.row(r, b, 1);
         int32_t         acc[quant_size] = {};
         for (int g = begin; g < end; g++) {
             const int8_t * v = v8 + ((size_t) b * (span_size / 4) + g) * 128;

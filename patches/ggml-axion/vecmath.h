@@ -13,13 +13,13 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 // GCC 12 warns of its own header's undefined registers.
-#    pragma GCC diagnostic push
-#    pragma GCC diagnostic ignored "-Wuninitialized"
-#    pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#    include <immintrin.h>
-#    pragma GCC diagnostic pop
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__ARM_NEON)
-#    include <arm_neon.h>
+#include <arm_neon.h>
 #endif
 
 // Before a loop over registers: GCC keeps arrays in registers only when it unrolls early.

@@ -21,7 +21,7 @@ uint16_t to_half(float x) {  // for normal values that the test makes; truncates
 }
 
 struct Shape {
-    int dk = 64, dv = 64, heads = 6, kv_heads = 2, rows = 1, cells = 300, streams = 1;
+    int    dk = 64, dv = 64, heads = 6, kv_heads = 2, rows = 1, cells = 300, streams = 1;
     KvType k = KvType::q8_0, v = KvType::q8_0;
     float  softcap = 0, max_bias = 0;
     bool   sinks = false, mask = true;
@@ -46,8 +46,8 @@ struct Case {
         for (size_t i = 0; i < q.size(); i += 32) {
             q[i] = 127 * 0.03f;
         }
-        k    = cache(random, s.k, s.dk);
-        v    = cache(random, s.v, s.dv);
+        k = cache(random, s.k, s.dk);
+        v = cache(random, s.v, s.dv);
         mask.assign((size_t) s.cells * s.rows * s.streams, half_minus_infinity);
         sinks.resize(s.heads);
         for (float & x : sinks) {
@@ -75,7 +75,9 @@ struct Case {
         return c;
     }
 
-    uint16_t & see(int row, int cell, int stream = 0) { return mask[((size_t) stream * shape.rows + row) * shape.cells + cell]; }
+    uint16_t & see(int row, int cell, int stream = 0) {
+        return mask[((size_t) stream * shape.rows + row) * shape.cells + cell];
+    }
 
     // Row r sees the cells up to `first + r`, at most `window` of them.
     Case & causal(int first, int window = 1 << 30) {
@@ -90,7 +92,7 @@ struct Case {
     }
 
     Problem problem() {
-        const Shape & s = shape;
+        const Shape & s  = shape;
         const size_t  kr = row_bytes(s.k, s.dk), vr = row_bytes(s.v, s.dv), f = sizeof(float);
         Problem       p{};
         p.dk = s.dk, p.dv = s.dv, p.k_type = s.k, p.v_type = s.v;
@@ -138,11 +140,13 @@ struct Case {
         return out;
     }
 
-    const float * row(int r) const { return out.data() + (size_t) r * shape.dv * shape.heads; }
+    const float * row(int r) const {
+        return out.data() + (size_t) r * shape.dv * shape.heads;
+    }
 
     // The same query row alone, over the same cells.
     Case alone(int r) const {
-        Case one = *this;
+        Case one       = *this;
         one.shape.rows = 1;
         const size_t n = (size_t) shape.dk * shape.heads;
         one.q.assign(q.begin() + r * n, q.begin() + (r + 1) * n);
@@ -221,7 +225,8 @@ void check_placement(const char * name, Case c) {
         }
         Case moved = c.moved(at + 1 + random.below(600), place);
         for (int nth : { 1, 4 }) {
-            CHECK(same(here.data(), moved.run(nth).data(), here.size()), "%s: spread %d, %d threads", name, spread, nth);
+            CHECK(same(here.data(), moved.run(nth).data(), here.size()), "%s: spread %d, %d threads", name, spread,
+                  nth);
         }
     }
 }
@@ -259,7 +264,7 @@ void shapes() {
     Shape s;
     s.dk = 192, s.dv = 128, s.rows = 4;
     check_all("dk != dv", Case(s).causal(200));
-    s = Shape();
+    s   = Shape();
     s.k = s.v = KvType::f16, s.dk = s.dv = 80, s.rows = 9;
     check_all("80", Case(s).causal(200));
 }
@@ -308,7 +313,7 @@ void holes() {
     s.rows = 12, s.cells = 400;
     Case c = Case(s).causal(350);
     for (int r = 1; r < s.rows; r += 3) {
-        c.see(r, 40 + r) = half_minus_infinity;
+        c.see(r, 40 + r)     = half_minus_infinity;
         c.see(r + 1, 40 + r) = r % 2 == 0 ? 0 : half_minus_infinity;
     }
     check_all("holes", c);
@@ -317,7 +322,7 @@ void holes() {
 // A prompt in chunks gives the bits of the whole prompt.
 void chunks() {
     Shape s;
-    s.rows = s.cells = 333;
+    s.rows = s.cells               = 333;
     Case                     whole = Case(s).causal(0);
     const std::vector<float> want  = whole.run(2);
     for (int size : { 1, 7, 64, 200 }) {
@@ -339,8 +344,8 @@ void chunks() {
 void extremes() {
     Shape s;
     s.rows = 4, s.cells = 300, s.k = s.v = KvType::f16;
-    Case           c = Case(s).causal(200);
-    const size_t   n = (size_t) s.dv * s.heads;
+    Case           c     = Case(s).causal(200);
+    const size_t   n     = (size_t) s.dv * s.heads;
     const auto     clean = c.run(2);
     const uint16_t nan   = 0x7e00;
     for (int d = 0; d < s.dk * s.kv_heads; d++) {
@@ -351,9 +356,9 @@ void extremes() {
     CHECK(std::isnan(dirty[2 * n]) && std::isnan(dirty[3 * n]), "rows that see a NaN hide it");
 
     s.k = s.v = KvType::q8_0;
-    Case b = Case(s).causal(200);
-    b.q[0] = NAN;
-    b.q[n] = INFINITY;
+    Case b    = Case(s).causal(200);
+    b.q[0]    = NAN;
+    b.q[n]    = INFINITY;
     b.run(1);
     CHECK(std::isnan(b.out[0]) && std::isnan(b.out[n]) && std::isfinite(b.out[2 * n]), "query that is no number");
     std::fill(b.q.begin(), b.q.end(), 1e30f);
@@ -369,7 +374,8 @@ void extremes() {
 void half_conversion() {
     CHECK(half_to_float(0x3c00) == 1.0f && half_to_float(0xc000) == -2.0f, "normal");
     CHECK(half_to_float(0x0001) == 0x1p-24f && half_to_float(0x83ff) == -0x3ffp-24f, "denormal");
-    CHECK(std::isinf(half_to_float(0x7c00)) && std::isnan(half_to_float(0x7e01)) && half_to_float(0x8000) == 0, "special");
+    CHECK(std::isinf(half_to_float(0x7c00)) && std::isnan(half_to_float(0x7e01)) && half_to_float(0x8000) == 0,
+          "special");
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ double ulps(float got, double want) {
     if (std::isnan(want) || std::isinf((float) want)) {
         return same_bits(got, (float) want) ? 0 : 1e9;
     }
-    const float near = (float) fabs(want);
+    const float  near = (float) fabs(want);
     const double unit = near < 0x1p-126f ? 0x1p-149 : (double) nextafterf(near, INFINITY) - near;
     return fabs(got - want) / unit;
 }
@@ -47,8 +47,9 @@ int main() {
     sweep("exp2", -130, 0, [](f32x16 x) { return exp2_nonpositive(x); }, exp2_flushed);
     sweep("exp2", -1, 0, [](f32x16 x) { return exp2_nonpositive(x); }, exp2_flushed);
 
-    const float  nan_payload = from_bits16(i32x16{} + 0x7fc12345)[0];
-    const float  special[]   = { 0.0f, -0.0f, INFINITY, -INFINITY, NAN, nan_payload, 1e-45f, -1e-45f, 200.0f, -200.0f, 3e38f, -3e38f };
+    const float nan_payload = from_bits16(i32x16{} + 0x7fc12345)[0];
+    const float special[]   = { 0.0f,   -0.0f,   INFINITY, -INFINITY, NAN,   nan_payload,
+                                1e-45f, -1e-45f, 200.0f,   -200.0f,   3e38f, -3e38f };
     for (float x : special) {
         const float y = exp16(splat16(x))[3];
         CHECK(same_bits(y, (float) exp((double) x)), "exp(%g) = %g", x, y);
