@@ -1,7 +1,8 @@
 // FLASH_ATTN_EXT straight on a q8_0 or F16 cache: the node's operands, for flash_attn.h to work on.
 //
 // Takes: F32 queries; K and V of q8_0 or F16, each its own type and head size, any strides between positions, heads and
-// streams; any mask that is the same for all heads; softcap, ALiBi, sinks. Declines everything else.
+// streams; any mask that is the same for all heads; softcap, ALiBi, sinks. Declines everything else, and all of it
+// where no tile is written for the instruction set.
 
 #include "flash_attn.h"
 
@@ -11,6 +12,14 @@ namespace axion {
 namespace {
 
 using namespace fa;
+
+// The plain tile is right everywhere, but it has been timed nowhere: upstream keeps the machines that have no tile of
+// ours.
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+constexpr bool has_own_tile = true;
+#else
+constexpr bool has_own_tile = false;
+#endif
 
 bool is_cache_type(const ggml_tensor * t) {
     const int multiple = t->type == GGML_TYPE_Q8_0 ? 32 : 16;
@@ -24,7 +33,7 @@ bool is_plain_mask(const ggml_tensor * mask, const ggml_tensor * q) {
 }
 
 bool accepts(const ggml_tensor * node) {
-    if (node->op != GGML_OP_FLASH_ATTN_EXT) {
+    if (!has_own_tile || node->op != GGML_OP_FLASH_ATTN_EXT) {
         return false;
     }
     const ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2];
