@@ -12,6 +12,8 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace axion {
@@ -117,6 +119,37 @@ inline QuantisedBlock quantise_block(const float * x) {
     return r;
 }
 
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+inline QuantisedBlock quantise_block(const float * x) {
+    float32x4_t v[8];
+    uint32x4_t  bits = vdupq_n_u32(0);
+    for (int i = 0; i < 8; i++) {
+        v[i] = vld1q_f32(x + 4 * i);
+        // As integers NaN > infinity > the rest: a NaN reaches the scale.
+        bits = vmaxq_u32(bits, vandq_u32(vreinterpretq_u32_f32(v[i]), vdupq_n_u32(0x7fffffff)));
+    }
+    const uint32_t most_bits = vmaxvq_u32(bits);
+    float          most;
+    memcpy(&most, &most_bits, sizeof most);
+    const float    inverse = most < act_smallest ? 0.0f : 127.0f / most;
+    QuantisedBlock r;
+    r.scale = most < act_smallest ? 0.0f : most / 127.0f;
+    int16x8_t q[4];
+    for (int i = 0; i < 8; i += 2) {
+        int16x4_t h[2];
+        for (int j = 0; j < 2; j++) {
+            const float32x4_t t = vmulq_n_f32(v[i + j], inverse);
+            h[j]                = vmovn_s32(vbslq_s32(vceqq_f32(t, t), vcvtnq_s32_f32(t), vdupq_n_s32(-128)));
+        }
+        q[i / 2] = vcombine_s16(h[0], h[1]);
+        vst1_s8(r.q + 4 * i, vmovn_s16(q[i / 2]));
+    }
+    r.sum_low = vaddvq_s16(vaddq_s16(q[0], q[1]));
+    r.sum     = r.sum_low + vaddvq_s16(vaddq_s16(q[2], q[3]));
+    return r;
+}
+
 #else
 
 inline QuantisedBlock quantise_block(const float * x) {
@@ -125,12 +158,25 @@ inline QuantisedBlock quantise_block(const float * x) {
 
 #endif
 
+// SMMLA wants eights of two columns side by side; a last column without a neighbour stays plain.
+template <int W> void store_values(ActBlock<W> & block, int n, const int8_t * q) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if (n % 2 == 1 || n + 1 < W) {
+        for (int k = 0; k < 4; k++) {
+            memcpy(block.q[n - n % 2] + 16 * k + n % 2 * 8, q + 8 * k, 8);
+        }
+        return;
+    }
+#endif
+    memcpy(block.q[n], q, act_block);
+}
+
 // Column n of a group of W.
 template <int W> void quantise_column(const float * x, char * group, int n, int64_t num_blocks) {
     ActBlock<W> * out = (ActBlock<W> *) group;
     for (int64_t b = 0; b < num_blocks; b++) {
         const QuantisedBlock q = quantise_block(x + b * act_block);
-        memcpy(out[b].q[n], q.q, sizeof q.q);
+        store_values<W>(out[b], n, q.q);
         out[b].scale[n]    = q.scale;
         out[b].sum[n]      = q.scale * (float) q.sum;
         out[b].zero[n]     = -128 * q.sum;

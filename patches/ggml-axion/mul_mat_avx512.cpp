@@ -41,7 +41,7 @@ const TileFormat * tile_format(ggml_type type) {
 
 }  // namespace axion
 
-#else
+#elif !defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8)
 
 namespace axion {
 

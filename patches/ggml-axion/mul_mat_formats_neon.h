@@ -1,0 +1,126 @@
+// The weight formats for the NEON tiles: packed rows to signed bytes, two rows at a time.
+#pragma once
+
+#include "mul_mat_neon.h"
+
+#if defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_MATMUL_INT8)
+
+#include "ggml-common.h"
+
+namespace axion {
+
+AXION_INLINE float half_float(const char * p) {
+    __fp16 h;
+    memcpy(&h, p, sizeof h);
+    return (float) h;
+}
+
+AXION_INLINE uint8x16_t load_bytes(const char * p) {
+    return vld1q_u8((const uint8_t *) p);
+}
+
+// Sixteen bytes of two rows: the first eight of both, the last eight of both.
+struct Halves {
+    uint8x16_t v[2];
+};
+
+AXION_INLINE Halves load_two_rows(const char * p, size_t stride) {
+    const uint64x2_t a = vreinterpretq_u64_u8(load_bytes(p)), b = vreinterpretq_u64_u8(load_bytes(p + stride));
+    return { { vreinterpretq_u8_u64(vzip1q_u64(a, b)), vreinterpretq_u8_u64(vzip2q_u64(a, b)) } };
+}
+
+AXION_INLINE void store_eights(NeonBlock & out, int k, int pair, uint8x16_t v) {
+    vst1q_s8(out.q[k][pair][0], vreinterpretq_s8_u8(v));
+}
+
+// Byte j of a row gets `value` where bit j of its byte of `bits` is set: eight values of two rows.
+AXION_INLINE uint8x16_t fifth_bits(const char * bits, size_t stride, uint8_t value) {
+    const uint8x16_t mask = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+    const uint8x16_t byte = vcombine_u8(vdup_n_u8((uint8_t) *bits), vdup_n_u8((uint8_t) bits[stride]));
+    return vandq_u8(vtstq_u8(byte, mask), vdupq_n_u8(value));
+}
+
+// Blocks of 32 with an FP16 scale, then an FP16 min (with_min), 32 fifth bits (has_fifth), 32 nibbles.
+template <class Block, Kind the_kind, bool has_fifth, int zero> struct NibblesNeon {
+    static constexpr int64_t block = act_block;
+    static constexpr int64_t bytes = sizeof(Block);
+    static constexpr Kind    kind  = the_kind;
+    static constexpr int     fifth = kind == Kind::with_min ? 4 : 2;
+    static constexpr int     first = fifth + (has_fifth ? 4 : 0);
+    static_assert(bytes == first + 16, "packed");
+
+    static void unpack(const char * p, size_t stride, NeonBlock * out) {
+        const uint8x16_t low = vdupq_n_u8(15), offset = vdupq_n_u8(zero);
+#pragma GCC unroll 8
+        for (int i = 0; i < row_pairs; i++, p += 2 * stride) {
+            const Halves t    = load_two_rows(p + first, stride);
+            uint8x16_t   q[4] = { vandq_u8(t.v[0], low), vandq_u8(t.v[1], low), vshrq_n_u8(t.v[0], 4),
+                                  vshrq_n_u8(t.v[1], 4) };
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) {
+                if (has_fifth) {
+                    q[k] = vorrq_u8(q[k], fifth_bits(p + fifth + k, stride, 16));
+                }
+                store_eights(*out, k, i, zero ? vsubq_u8(q[k], offset) : q[k]);
+            }
+            for (int r = 0; r < 2; r++) {
+                out->scale[2 * i + r] = half_float(p + r * stride);
+                if (kind == Kind::with_min) {
+                    out->extra[2 * i + r] = half_float(p + r * stride + 2);
+                }
+            }
+        }
+    }
+};
+
+using Q4_0Neon = NibblesNeon<block_q4_0, Kind::plain, false, 8>;
+using Q4_1Neon = NibblesNeon<block_q4_1, Kind::with_min, false, 0>;
+using Q5_0Neon = NibblesNeon<block_q5_0, Kind::plain, true, 16>;
+using Q5_1Neon = NibblesNeon<block_q5_1, Kind::with_min, true, 0>;
+
+struct Iq4NlNeon {
+    static constexpr int64_t block = QK4_NL;
+    static constexpr int64_t bytes = sizeof(block_iq4_nl);
+    static constexpr Kind    kind  = Kind::plain;
+    static_assert(bytes == 18, "d, 32 nibbles");
+
+    static void unpack(const char * p, size_t stride, NeonBlock * out) {
+        static const int8_t values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+        const uint8x16_t    table = vreinterpretq_u8_s8(vld1q_s8(values)), low = vdupq_n_u8(15);
+#pragma GCC unroll 8
+        for (int i = 0; i < row_pairs; i++, p += 2 * stride) {
+            const Halves t = load_two_rows(p + 2, stride);
+#pragma GCC unroll 2
+            for (int k = 0; k < 2; k++) {
+                store_eights(*out, k, i, vqtbl1q_u8(table, vandq_u8(t.v[k], low)));
+                store_eights(*out, k + 2, i, vqtbl1q_u8(table, vshrq_n_u8(t.v[k], 4)));
+            }
+            out->scale[2 * i]     = half_float(p);
+            out->scale[2 * i + 1] = half_float(p + stride);
+        }
+    }
+};
+
+struct Q8_0Neon {
+    static constexpr int64_t block = QK8_0;
+    static constexpr int64_t bytes = sizeof(block_q8_0);
+    static constexpr Kind    kind  = Kind::plain;
+    static_assert(bytes == 34, "d, 32 bytes");
+
+    static void unpack(const char * p, size_t stride, NeonBlock * out) {
+#pragma GCC unroll 8
+        for (int i = 0; i < row_pairs; i++, p += 2 * stride) {
+            const Halves a = load_two_rows(p + 2, stride), b = load_two_rows(p + 18, stride);
+            store_eights(*out, 0, i, a.v[0]);
+            store_eights(*out, 1, i, a.v[1]);
+            store_eights(*out, 2, i, b.v[0]);
+            store_eights(*out, 3, i, b.v[1]);
+            out->scale[2 * i]     = half_float(p);
+            out->scale[2 * i + 1] = half_float(p + stride);
+        }
+    }
+};
+
+}  // namespace axion
+
+#endif
