@@ -175,8 +175,8 @@ def apply_patches(source: Path) -> None:
 
 
 def sources() -> Path:
-    """The patched sources. A change of lock or patches unpacks anew."""
-    target = WORK / "src" / build_id()
+    """The patched sources. A change of lock or patches unpacks anew, a change of our own sources does not."""
+    target = WORK / "src" / f"{locked()[0]}-{digest([LOCK, *patch_files()])}"
     if target.exists():
         return target
     sdist = fetch()

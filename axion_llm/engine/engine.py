@@ -100,7 +100,7 @@ class Engine:
         """One step for all sequences; the events to send."""
         started = time.perf_counter()
         step = self._schedule()
-        events = self._run(step) or list(self._postprocess(step))
+        events = self._run(step)
         self._num_steps += 1
         self._step_seconds += time.perf_counter() - started
         return events
@@ -112,7 +112,7 @@ class Engine:
         return step
 
     def _run(self, step: Step) -> list[Event]:
-        """Compute the step. When it cannot be, the events that end the sequences concerned."""
+        """Compute the step: what it gives, or, when it cannot be computed, how the sequences concerned end."""
         now = time.monotonic()
         self._batch.clear()
         for s in step.slices:
@@ -129,18 +129,16 @@ class Engine:
         if not fits:
             return self._handle_full_cache(step)
         self.scheduler.commit(step)
-        return []
+        return list(self._postprocess(step))
 
     def _handle_full_cache(self, step: Step) -> list[Event]:
-        """Our count of cells said it fits and llama.cpp disagrees (a cache with rules of its own): make room, go on."""
-        if len(self.scheduler.running) > 1:
-            seq_id = self.scheduler.preempt_youngest()
-            if seq_id is not None:
-                self.model.remove_sequence(seq_id)
-            step.slices.clear()
-            return []
-        error = EngineError("the KV cache has no room for this request, though nothing else is in it")
-        return [self._fail(s.sequence, error) for s in step.slices]
+        """Our count of cells said that it fits, llama.cpp disagrees (a cache with rules of its own): believe it."""
+        seq_id = self.scheduler.shrink_to_fit()
+        if seq_id is None:
+            error = EngineError("the KV cache has no room for this request, though nothing else is in it")
+            return [self._fail(s.sequence, error) for s in step.slices]
+        self.model.remove_sequence(seq_id)
+        return []
 
     def _postprocess(self, step: Step) -> Iterator[Event]:
         done = [s for s in step.slices if s.sequence.num_to_compute == 0]

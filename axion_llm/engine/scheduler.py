@@ -79,21 +79,36 @@ class Scheduler:
         preempted = self._make_room()
         if not preempted:
             self._admit()
+        slices = self._slices()
+        while not slices and len(self.running) > 1:  # prompts that hold all cells between them: one has to go back
+            preempted.append(self._preempt())
+            slices = self._slices()
+        return Step(slices, preempted)
+
+    def _slices(self) -> list[Slice]:
         decodes = [Slice(s, s.num_computed, 1) for s in self.running if s.is_decoding]
         budget = self.n_batch - len(decodes)
         if decodes:
             budget = min(budget, CHUNK_BESIDE_DECODES)
-        return Step(decodes + self._chunks(budget), preempted)
+        return decodes + self._chunks(budget)
 
     def commit(self, step: Step) -> None:
         """The step was computed: its tokens are in the cache."""
         for s in step.slices:
             s.sequence.num_computed = s.start + s.count
 
-    def preempt_youngest(self) -> int | None:
-        """Send the sequence admitted last back to waiting; the id whose cells are free now."""
-        if not self.running:
+    def shrink_to_fit(self) -> int | None:
+        """The cache took less than `num_cells`: never plan for more than is in it now, and preempt the youngest.
+
+        The id whose cells are to be freed; None when one sequence has the cache to itself and no preemption can help.
+        """
+        if len(self.running) < 2:
             return None
+        self.num_cells = self.cells_used
+        return self._preempt()
+
+    def _preempt(self) -> int:
+        """Send the sequence admitted last back to waiting; the id whose cells are free now."""
         sequence = self.running[-1]
         freed = self._release(sequence)
         sequence.status, sequence.num_computed = Status.WAITING, 0
@@ -110,9 +125,7 @@ class Scheduler:
         """Preempt until every decoding sequence can take its next token."""
         freed: list[int] = []
         while len(self.running) > 1 and self.cells_used + sum(s.is_decoding for s in self.running) > self.num_cells:
-            seq_id = self.preempt_youngest()
-            assert seq_id is not None
-            freed.append(seq_id)
+            freed.append(self._preempt())
         return freed
 
     def _admit(self) -> None:
@@ -132,8 +145,9 @@ class Scheduler:
         return min(len(sequence.tokens) + OUTPUT_RESERVE, sequence.max_total)
 
     def _chunks(self, budget: int) -> list[Slice]:
-        """Prompt chunks, interactive first, then in order of admission."""
+        """Prompt chunks, interactive first, then in order of admission. One alone is bound by the batch only."""
         free = self.num_cells - self.cells_used - sum(s.is_decoding for s in self.running)
+        free = free if len(self.running) > 1 else budget
         slices: list[Slice] = []
         prefilling = [s for s in self.running if not s.is_decoding]
         for s in sorted(prefilling, key=lambda s: not s.request.interactive):

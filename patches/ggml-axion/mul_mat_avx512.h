@@ -199,17 +199,6 @@ void unpack_panel(const char * rows, size_t row_bytes, int64_t first_block, int6
     }
 }
 
-template <class F> constexpr TileFormat make_tile_format() {
-    return {
-        F::block,
-        { nullptr, fused_tile<F, 1>, fused_tile<F, 2>, fused_tile<F, 3>, fused_tile<F, 4>, fused_tile<F, 5>,
-          fused_tile<F, 6>, fused_tile<F, 7>, fused_tile<F, 8> },
-        { nullptr, panel_tile<F::kind, 1>, panel_tile<F::kind, 2>, panel_tile<F::kind, 3>, panel_tile<F::kind, 4>,
-          panel_tile<F::kind, 5>, panel_tile<F::kind, 6>, panel_tile<F::kind, 7>, panel_tile<F::kind, 8> },
-        unpack_panel<F>,
-    };
-}
-
 }  // namespace axion
 
 #endif

@@ -73,12 +73,12 @@ template <class Block, Kind the_kind, bool has_fifth, int zero> struct NibblesNe
     }
 };
 
-using Q4_0Neon = NibblesNeon<block_q4_0, Kind::plain, false, 8>;
-using Q4_1Neon = NibblesNeon<block_q4_1, Kind::with_min, false, 0>;
-using Q5_0Neon = NibblesNeon<block_q5_0, Kind::plain, true, 16>;
-using Q5_1Neon = NibblesNeon<block_q5_1, Kind::with_min, true, 0>;
+using Q4_0Weights = NibblesNeon<block_q4_0, Kind::plain, false, 8>;
+using Q4_1Weights = NibblesNeon<block_q4_1, Kind::with_min, false, 0>;
+using Q5_0Weights = NibblesNeon<block_q5_0, Kind::plain, true, 16>;
+using Q5_1Weights = NibblesNeon<block_q5_1, Kind::with_min, true, 0>;
 
-struct Iq4NlNeon {
+struct Iq4NlWeights {
     static constexpr int64_t block = QK4_NL;
     static constexpr int64_t bytes = sizeof(block_iq4_nl);
     static constexpr Kind    kind  = Kind::plain;
@@ -101,7 +101,7 @@ struct Iq4NlNeon {
     }
 };
 
-struct Q8_0Neon {
+struct Q8_0Weights {
     static constexpr int64_t block = QK8_0;
     static constexpr int64_t bytes = sizeof(block_q8_0);
     static constexpr Kind    kind  = Kind::plain;

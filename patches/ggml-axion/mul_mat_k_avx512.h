@@ -33,7 +33,7 @@ struct KScales {
     }
 };
 
-struct Q4_KAvx512 {
+struct Q4_KWeights {
     static constexpr int64_t block = QK_K;
     static constexpr int64_t bytes = sizeof(block_q4_K);
     static constexpr Kind    kind  = Kind::with_min;
@@ -62,7 +62,7 @@ struct Q4_KAvx512 {
     }
 };
 
-struct Q5_KAvx512 {
+struct Q5_KWeights {
     static constexpr int64_t block = QK_K;
     static constexpr int64_t bytes = sizeof(block_q5_K);
     static constexpr Kind    kind  = Kind::with_min;
@@ -97,7 +97,7 @@ struct Q5_KAvx512 {
     }
 };
 
-struct Q6_KAvx512 {
+struct Q6_KWeights {
     static constexpr int64_t block = QK_K;
     static constexpr int64_t bytes = sizeof(block_q6_K);
     static constexpr Kind    kind  = Kind::two_scales;

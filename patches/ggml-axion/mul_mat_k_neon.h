@@ -55,10 +55,10 @@ template <class Block, bool has_fifth> struct KNibblesNeon {
     }
 };
 
-using Q4_KNeon = KNibblesNeon<block_q4_K, false>;
-using Q5_KNeon = KNibblesNeon<block_q5_K, true>;
+using Q4_KWeights = KNibblesNeon<block_q4_K, false>;
+using Q5_KWeights = KNibblesNeon<block_q5_K, true>;
 
-struct Q6_KNeon {
+struct Q6_KWeights {
     static constexpr int64_t block = QK_K;
     static constexpr int64_t bytes = sizeof(block_q6_K);
     static constexpr Kind    kind  = Kind::two_scales;

@@ -253,17 +253,6 @@ void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group
     sums.store(out);
 }
 
-template <class F> constexpr TileFormat make_tile_format() {
-    return {
-        F::block,
-        { nullptr, fused_tile<F, 1>, fused_tile<F, 2>, fused_tile<F, 3>, fused_tile<F, 4>, fused_tile<F, 5>,
-          fused_tile<F, 6>, fused_tile<F, 7>, fused_tile<F, 8> },
-        { nullptr, panel_tile<F::kind, 1>, panel_tile<F::kind, 2>, panel_tile<F::kind, 3>, panel_tile<F::kind, 4>,
-          panel_tile<F::kind, 5>, panel_tile<F::kind, 6>, panel_tile<F::kind, 7>, panel_tile<F::kind, 8> },
-        unpack_panel<F>,
-    };
-}
-
 }  // namespace axion
 
 #endif

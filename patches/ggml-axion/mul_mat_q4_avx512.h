@@ -9,7 +9,7 @@
 
 namespace axion {
 
-struct Q4_0Avx512 {
+struct Q4_0Weights {
     static constexpr int64_t block = QK4_0;
     static constexpr int64_t bytes = sizeof(block_q4_0);
     static constexpr Kind    kind  = Kind::zero_point;
@@ -31,7 +31,7 @@ struct Q4_0Avx512 {
     }
 };
 
-struct Q4_1Avx512 {
+struct Q4_1Weights {
     static constexpr int64_t block = QK4_1;
     static constexpr int64_t bytes = sizeof(block_q4_1);
     static constexpr Kind    kind  = Kind::with_min;
@@ -54,7 +54,7 @@ struct Q4_1Avx512 {
     }
 };
 
-struct Iq4NlAvx512 {
+struct Iq4NlWeights {
     static constexpr int64_t block = QK4_NL;
     static constexpr int64_t bytes = sizeof(block_iq4_nl);
     static constexpr Kind    kind  = Kind::zero_point;

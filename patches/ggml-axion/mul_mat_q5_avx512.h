@@ -24,7 +24,7 @@ inline void add_fifth_bits(__m512i q[8], __m512i qh, char value) {
     }
 }
 
-struct Q5_0Avx512 {
+struct Q5_0Weights {
     static constexpr int64_t block = QK5_0;
     static constexpr int64_t bytes = sizeof(block_q5_0);
     static constexpr Kind    kind  = Kind::zero_point;
@@ -47,7 +47,7 @@ struct Q5_0Avx512 {
     }
 };
 
-struct Q5_1Avx512 {
+struct Q5_1Weights {
     static constexpr int64_t block = QK5_1;
     static constexpr int64_t bytes = sizeof(block_q5_1);
     static constexpr Kind    kind  = Kind::with_min;

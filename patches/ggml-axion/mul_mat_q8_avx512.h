@@ -9,7 +9,7 @@
 
 namespace axion {
 
-struct Q8_0Avx512 {
+struct Q8_0Weights {
     static constexpr int64_t block = QK8_0;
     static constexpr int64_t bytes = sizeof(block_q8_0);
     static constexpr Kind    kind  = Kind::zero_point;

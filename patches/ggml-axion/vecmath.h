@@ -2,7 +2,7 @@
 //
 // The vector types are GCC's: the compiler makes one AVX-512, two AVX or four NEON registers of each. Every lane is
 // computed by the same operations whatever its neighbours hold, so a value does not depend on where it stands.
-// Error bounds, held by tests/kernels/vecmath_test.cpp: exp16 and exp2_nonpositive stay within 2 ULP.
+// Error bounds, held by tests/kernels/test_vecmath.cpp: exp16 and exp2_nonpositive stay within 2 ULP.
 #pragma once
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the machine's: every function here is inlined

@@ -19,9 +19,7 @@ import pytest
 MODEL = "smollm2"
 READY_SECONDS = 60.0
 COMMAND = [sys.executable, "-c", "from axion_llm.cli.main import main; main()", "serve"]
-# One compute thread: where others use the cores as well, two would wait for each other at each of ggml's
-# barriers, a time slice of the kernel's each time.
-OPTIONS = ["--standard-port", "0", "--streaming-port", "0", "--threads", "1"]
+OPTIONS = ["--standard-port", "0", "--streaming-port", "0"]
 
 
 class ServeProcess:

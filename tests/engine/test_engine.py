@@ -224,6 +224,29 @@ def test_when_the_cache_is_full_the_youngest_is_paused_and_its_text_is_not_lost(
     assert common > 40, "the paused request went on with another text"
 
 
+def test_a_cache_that_takes_less_than_it_says_pauses_requests_and_loses_none(
+    small_cache: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, limit = small_cache.model, 200
+    real = model.decode
+
+    def smaller(batch: Batch) -> bool:
+        held = sum(model.last_position(i) + 1 for i in range(model.n_seq_max))
+        return held + batch.size <= limit and real(batch)
+
+    monkeypatch.setattr(model, "decode", smaller)
+    seen = run(small_cache, *[request(str(i), PROMPTS[i], 100, ignore_eos=True) for i in range(4)])
+    assert {finished(s).completion_tokens for s in seen.values()} == {100}
+
+
+def test_a_request_that_the_empty_cache_cannot_take_is_refused(
+    small_cache: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_cache.model, "decode", lambda batch: False)
+    end = run(small_cache, request("x", PROMPTS[0], 4))["x"].end
+    assert isinstance(end, Failed) and "no room" in end.message
+
+
 def test_two_hundred_requests_with_random_cancels_leave_nothing_behind(engine: Engine) -> None:
     rng = random.Random(1)
     seen: dict[str, Seen] = {}

@@ -3,125 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from axion_llm.config import Settings
 from axion_llm.errors import (
     EngineError,
     InsufficientMemory,
     ModelLoadError,
     ModelNotFound,
-    Overloaded,
     ServiceError,
     ShuttingDown,
     WorkerDied,
 )
-from axion_llm.models.gguf_header import MemoryNeed
 from axion_llm.models.spec import ModelSpec, Source
 from axion_llm.pool import pool as pool_module
-from axion_llm.pool import room
-from axion_llm.pool.interface import ModelPool, ModelStatus
+from axion_llm.pool.interface import ModelPool
 from axion_llm.pool.machine import Memory
-from axion_llm.pool.pool import Pool
-from axion_llm.worker.client import WorkerClient
-from axion_llm.worker.messages import Event, Generate, Sampling
-from tests.fakes.processes import FAKE_COMMAND, fake_workers, num_fds, until
+from tests.fakes.processes import fake_workers, num_fds, until
+from tests.pool.machinery import GIB, LONG, MachineMaker
 
 pytestmark = pytest.mark.usefixtures("socket_root")
-
-GIB = 1 << 30
-LONG = "tokens=100000 delay=0.005"
-
-
-class Machine:
-    """A pool with its surroundings: models by name, each told by its file's name how to behave."""
-
-    def __init__(self, models: dict[str, str], **settings: Any) -> None:
-        self.files: dict[str, str | None] = dict(models)
-        self.need = dict.fromkeys(models, 0)
-        self.memory = Memory(16 * GIB, 32 * GIB)
-        self.ids = itertools.count()
-        self.workers: list[WorkerClient] = []
-        self.estimating: Callable[[], None] = lambda: None
-        self.pool = Pool(
-            self,
-            Settings(**{"warm": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0} | settings),
-            new_worker=self.new_worker,
-            locate=self.locate,
-            estimate=self.estimate,
-            read_memory=lambda: self.memory,
-        )
-
-    def get(self, name: str) -> ModelSpec:
-        if name not in self.files:
-            raise ModelNotFound(name)
-        return ModelSpec(name, Source(repo="r"), f"{name}.gguf")
-
-    def __iter__(self) -> Iterator[ModelSpec]:
-        return map(self.get, list(self.files))
-
-    def locate(self, spec: ModelSpec, settings: Settings) -> Path | None:
-        file = self.files[spec.name]
-        return Path("/models") / file if file is not None else None
-
-    def estimate(self, path: Path, spec: ModelSpec) -> MemoryNeed:
-        self.estimating()
-        if path.name == "garbage":
-            raise ModelLoadError(f"{path} is not a GGUF file")
-        return MemoryNeed(self.need[spec.name], 0, 0)
-
-    def new_worker(self) -> WorkerClient:
-        self.workers.append(WorkerClient(FAKE_COMMAND, grace_seconds=1.0))
-        return self.workers[-1]
-
-    # ---- what a test does with it
-
-    async def ask(self, name: str, prompt: str = "tokens=2") -> list[Event]:
-        async with self.pool.lease(name) as model:
-            request = Generate(f"r{next(self.ids)}", prompt, Sampling())
-            return [event async for event in model.generate(request)]
-
-    def asking(self, name: str, prompt: str = "tokens=2") -> asyncio.Task[list[Event]]:
-        return asyncio.create_task(self.ask(name, prompt))
-
-    def status(self, name: str) -> ModelStatus:
-        return next(status for status in self.pool.models() if status.spec.name == name)
-
-    def state(self, name: str) -> str:
-        return self.status(name).state
-
-    def states(self) -> list[str]:
-        return [status.state for status in self.pool.models()]
-
-    async def loaded(self, *names: str) -> None:
-        for name in names:
-            await self.ask(name)
-
-
-MachineMaker = Callable[..., Machine]
-
-
-@pytest.fixture
-async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MachineMaker]:
-    monkeypatch.setattr(room, "WORKER_BYTES", 0)
-    monkeypatch.setattr(room, "RECHECK_SECONDS", 0.05)
-    machines: list[Machine] = []
-
-    def make(models: dict[str, str], **settings: Any) -> Machine:
-        machines.append(Machine(models, **settings))
-        return machines[-1]
-
-    yield make
-    for made in machines:
-        await made.pool.stop()
 
 
 # ---- loads
@@ -304,127 +209,6 @@ async def test_a_dead_worker_holds_no_place(machine: MachineMaker) -> None:
         await m.ask("a", "exit=1")
     await m.ask("b")
     assert m.states() == ["available", "ready"]
-
-
-# ---- room
-
-
-async def test_the_least_recently_used_idle_model_makes_room(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok", "c": "ok"}, max_loaded=2)
-    await m.loaded("a", "b", "a", "c")
-    assert m.states() == ["ready", "available", "ready"]
-    assert len(fake_workers()) == 2
-
-
-async def test_a_busy_model_is_never_unloaded(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok", "c": "ok"}, max_loaded=2)
-    await m.loaded("a", "b")
-    stream = m.asking("a", "tokens=50 delay=0.01")
-    await asyncio.sleep(0.05)
-    await m.ask("c")
-    assert m.states() == ["ready", "available", "ready"]
-    assert len(await stream) == 52
-
-
-async def test_when_all_are_busy_a_request_waits_for_one_to_get_idle(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
-    stream = m.asking("a", "tokens=30 delay=0.01")
-    await until(lambda: m.state("a") == "ready")
-    waiting = m.asking("b")
-    await asyncio.sleep(0.1)
-    assert m.states() == ["ready", "loading"] and not stream.done()
-    assert len(await waiting) == 4
-    assert len(stream.result()) == 32
-
-
-async def test_those_who_wait_come_in_their_order(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok", "c": "ok", "d": "ok"}, max_loaded=1)
-    order: list[str] = []
-
-    async def ask(name: str) -> None:
-        await m.ask(name, "tokens=5 delay=0.01")
-        order.append(name)
-
-    tasks = []
-    for name in "abcd":
-        tasks.append(asyncio.create_task(ask(name)))
-        await asyncio.sleep(0.02)
-    await asyncio.gather(*tasks)
-    assert order == list("abcd")
-
-
-async def test_a_wait_for_a_place_has_an_end(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok"}, max_loaded=1, load_timeout_seconds=1.0)
-    stream = m.asking("a", LONG)
-    await until(lambda: m.state("a") == "ready")
-    with pytest.raises(Overloaded, match="no place for it in 1 s"):
-        await m.ask("b")
-    stream.cancel()
-
-
-async def test_memory_is_made_by_unloading_and_waited_for(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok", "c": "ok"}, load_timeout_seconds=1.0)
-    m.need = {"a": 4 * GIB, "b": 4 * GIB, "c": 5 * GIB}
-    await m.loaded("a", "b")
-    m.memory = Memory(2 * GIB, 16 * GIB)
-    stream = m.asking("b", LONG)
-    waiting = m.asking("c")
-    await until(lambda: m.state("a") == "available")
-    with pytest.raises(InsufficientMemory, match="did not get free"):
-        await waiting  # our made-up machine did not notice that a has gone
-    m.memory = Memory(6 * GIB, 16 * GIB)
-    await m.ask("c")
-    assert m.states() == ["available", "ready", "ready"]
-    stream.cancel()
-
-
-async def test_a_load_that_still_waits_for_room_is_given_up_when_all_have_left(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok"}, max_loaded=1)
-    stream = m.asking("a", LONG)
-    await until(lambda: m.state("a") == "ready")
-    waiting = m.asking("b")
-    await asyncio.sleep(0.1)
-    waiting.cancel()
-    await until(lambda: m.state("b") == "failed")
-    stream.cancel()
-    await asyncio.wait({stream})
-    assert len(m.workers) == 1
-
-
-async def test_a_request_for_a_model_that_is_being_unloaded_loads_it_again(machine: MachineMaker) -> None:
-    m = machine({"a": "stubborn=1", "b": "ok"}, max_loaded=1)
-    await m.loaded("a")
-    other = m.asking("b", "tokens=20 delay=0.01")
-    await asyncio.sleep(0.1)
-    assert m.workers[0].state == "stopping"
-    assert len(await m.ask("a")) == 4
-    assert len(await other) == 22
-
-
-async def test_unloads_after_the_idle_time(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok"}, idle_unload_seconds=0.4)
-    await m.pool.start()
-    stream = m.asking("b", LONG)
-    await m.loaded("a")
-    await asyncio.sleep(0.1)
-    assert m.state("a") == "ready"
-    await until(lambda: m.state("a") == "available")
-    await asyncio.sleep(0.3)
-    assert m.state("b") == "ready"
-    stream.cancel()
-    await until(lambda: m.state("b") == "available")
-    await until(lambda: fake_workers() == [])
-
-
-async def test_a_cancelled_request_frees_its_sequence(machine: MachineMaker) -> None:
-    m = machine({"a": "ok"})
-    stream = m.asking("a", LONG)
-    await until(lambda: m.state("a") == "ready")
-    await asyncio.sleep(0.05)
-    stream.cancel()
-    await asyncio.wait({stream})
-    async with m.pool.lease("a") as model:
-        assert (await model.stats()).num_running == 0
 
 
 # ---- start and stop

@@ -1,0 +1,65 @@
+// Which weight formats have tiles on this instruction set: the one table over the unpackers of each.
+
+#define GGML_COMMON_DECL_CPP
+#include "mul_mat_tile.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#include "mul_mat_k_avx512.h"
+#include "mul_mat_q4_avx512.h"
+#include "mul_mat_q5_avx512.h"
+#include "mul_mat_q8_avx512.h"
+#define AXION_HAS_TILES
+#elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_MATMUL_INT8)
+#include "mul_mat_formats_neon.h"
+#include "mul_mat_k_neon.h"
+#define AXION_HAS_TILES
+#endif
+
+namespace axion {
+
+#ifdef AXION_HAS_TILES
+
+template <class F>
+constexpr TileFormat tiles_of = {
+    F::block,
+    { nullptr, fused_tile<F, 1>, fused_tile<F, 2>, fused_tile<F, 3>, fused_tile<F, 4>, fused_tile<F, 5>,
+      fused_tile<F, 6>, fused_tile<F, 7>, fused_tile<F, 8> },
+    { nullptr, panel_tile<F::kind, 1>, panel_tile<F::kind, 2>, panel_tile<F::kind, 3>, panel_tile<F::kind, 4>,
+      panel_tile<F::kind, 5>, panel_tile<F::kind, 6>, panel_tile<F::kind, 7>, panel_tile<F::kind, 8> },
+    unpack_panel<F>,
+};
+
+const TileFormat * tile_format(ggml_type type) {
+    switch (type) {
+    case GGML_TYPE_Q4_0:
+        return &tiles_of<Q4_0Weights>;
+    case GGML_TYPE_Q4_1:
+        return &tiles_of<Q4_1Weights>;
+    case GGML_TYPE_Q5_0:
+        return &tiles_of<Q5_0Weights>;
+    case GGML_TYPE_Q5_1:
+        return &tiles_of<Q5_1Weights>;
+    case GGML_TYPE_Q8_0:
+        return &tiles_of<Q8_0Weights>;
+    case GGML_TYPE_IQ4_NL:
+        return &tiles_of<Iq4NlWeights>;
+    case GGML_TYPE_Q4_K:
+        return &tiles_of<Q4_KWeights>;
+    case GGML_TYPE_Q5_K:
+        return &tiles_of<Q5_KWeights>;
+    case GGML_TYPE_Q6_K:
+        return &tiles_of<Q6_KWeights>;
+    default:
+        return nullptr;
+    }
+}
+
+#else
+
+const TileFormat * tile_format(ggml_type) {
+    return nullptr;
+}
+
+#endif
+
+}  // namespace axion
