@@ -21,6 +21,52 @@ namespace axion {
 constexpr int64_t act_block     = 32;
 constexpr int64_t group_columns = 8;
 
+#if defined(__ARM_NEON)
+
+// Where the NEON tiles keep the sum of row 0 or 1 times column 0 or 1 of a pair: the order of SMMLA, or of SDOT.
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int pair_lane(int row, int column) {
+    return 2 * row + column;
+}
+#else
+constexpr int pair_lane(int row, int column) {
+    return row + 2 * column;
+}
+#endif
+
+// One block of W columns. The factors of two neighbours lie spread, so that a tile multiplies by them as they are: the
+// scales of both in the first's place, the sums in the second's. A last column without a neighbour: { scale, sum }.
+template <int W> struct ActBlock {
+    int8_t q[W][act_block];
+    float  factors[W][4];
+
+    static constexpr bool is_alone(int n) {
+        return n % 2 == 0 && n + 1 == W;
+    }
+
+    void set_factors(int n, float scale, float sum) {
+        if (is_alone(n)) {
+            factors[n][0] = scale;
+            factors[n][1] = sum;
+            return;
+        }
+        for (int row = 0; row < 2; row++) {
+            factors[n - n % 2][pair_lane(row, n % 2)]     = scale;
+            factors[n - n % 2 + 1][pair_lane(row, n % 2)] = sum;
+        }
+    }
+
+    float scale_of(int n) const {
+        return is_alone(n) ? factors[n][0] : factors[n - n % 2][pair_lane(0, n % 2)];
+    }
+
+    float sum_of(int n) const {
+        return is_alone(n) ? factors[n][1] : factors[n - n % 2 + 1][pair_lane(0, n % 2)];
+    }
+};
+
+#else
+
 // One block of W columns. Unsigned weights q + 128 are dotted with a and start from -128 * sum(a): exact in int32.
 template <int W> struct ActBlock {
     int8_t  q[W][act_block];
@@ -28,7 +74,17 @@ template <int W> struct ActBlock {
     float   sum[W];       // scale * sum(q)
     int32_t zero[W];      // -128 * sum(q)
     int32_t zero_low[W];  // the same over the first 16 values
+
+    float scale_of(int n) const {
+        return scale[n];
+    }
+
+    float sum_of(int n) const {
+        return sum[n];
+    }
 };
+
+#endif
 
 constexpr int64_t act_block_bytes = act_block + 16;
 static_assert(sizeof(ActBlock<1>) == act_block_bytes && sizeof(ActBlock<8>) == 8 * act_block_bytes, "packed");
@@ -177,10 +233,14 @@ template <int W> void quantise_column(const float * x, char * group, int n, int6
     for (int64_t b = 0; b < num_blocks; b++) {
         const QuantisedBlock q = quantise_block(x + b * act_block);
         store_values<W>(out[b], n, q.q);
+#if defined(__ARM_NEON)
+        out[b].set_factors(n, q.scale, q.scale * (float) q.sum);
+#else
         out[b].scale[n]    = q.scale;
         out[b].sum[n]      = q.scale * (float) q.sum;
         out[b].zero[n]     = -128 * q.sum;
         out[b].zero_low[n] = -128 * q.sum_low;
+#endif
     }
 }
 

@@ -15,6 +15,31 @@ AXION_INLINE float half_float(const char * p) {
     return (float) h;
 }
 
+// A factor of two rows, spread over the sums of two rows times two columns.
+AXION_INLINE void store_factors(float out[4], float32x2_t v) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    vst1q_f32(out, vcombine_f32(vdup_lane_f32(v, 0), vdup_lane_f32(v, 1)));
+#else
+    vst1q_f32(out, vcombine_f32(v, v));
+#endif
+}
+
+// The FP16 scales of two rows.
+AXION_INLINE void store_scales(NeonBlock & out, int pair, const char * p, size_t stride) {
+    uint16x4_t h = vld1_dup_u16((const uint16_t *) p);
+    h            = vld1_lane_u16((const uint16_t *) (p + stride), h, 1);
+    store_factors(out.scale[pair], vget_low_f32(vcvt_f32_f16(vreinterpret_f16_u16(h))));
+}
+
+// The FP16 scales and mins of two rows.
+AXION_INLINE void store_scales_and_mins(NeonBlock & out, int pair, const char * p, size_t stride) {
+    uint32x2_t h        = vld1_dup_u32((const uint32_t *) p);
+    h                   = vld1_lane_u32((const uint32_t *) (p + stride), h, 1);
+    const float32x4_t f = vcvt_f32_f16(vreinterpret_f16_u32(h));
+    store_factors(out.scale[pair], vget_low_f32(vuzp1q_f32(f, f)));
+    store_factors(out.extra[pair], vget_low_f32(vuzp2q_f32(f, f)));
+}
+
 AXION_INLINE uint8x16_t load_bytes(const char * p) {
     return vld1q_u8((const uint8_t *) p);
 }
@@ -63,11 +88,10 @@ template <class Block, Kind the_kind, bool has_fifth, int zero> struct NibblesNe
                 }
                 store_eights(*out, k, i, zero ? vsubq_u8(q[k], offset) : q[k]);
             }
-            for (int r = 0; r < 2; r++) {
-                out->scale[2 * i + r] = half_float(p + r * stride);
-                if (kind == Kind::with_min) {
-                    out->extra[2 * i + r] = half_float(p + r * stride + 2);
-                }
+            if (kind == Kind::with_min) {
+                store_scales_and_mins(*out, i, p, stride);
+            } else {
+                store_scales(*out, i, p, stride);
             }
         }
     }
@@ -95,8 +119,7 @@ struct Iq4NlWeights {
                 store_eights(*out, k, i, vqtbl1q_u8(table, vandq_u8(t.v[k], low)));
                 store_eights(*out, k + 2, i, vqtbl1q_u8(table, vshrq_n_u8(t.v[k], 4)));
             }
-            out->scale[2 * i]     = half_float(p);
-            out->scale[2 * i + 1] = half_float(p + stride);
+            store_scales(*out, i, p, stride);
         }
     }
 };
@@ -115,8 +138,7 @@ struct Q8_0Weights {
             store_eights(*out, 1, i, a.v[1]);
             store_eights(*out, 2, i, b.v[0]);
             store_eights(*out, 3, i, b.v[1]);
-            out->scale[2 * i]     = half_float(p);
-            out->scale[2 * i + 1] = half_float(p + stride);
+            store_scales(*out, i, p, stride);
         }
     }
 };

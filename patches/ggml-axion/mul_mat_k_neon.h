@@ -7,16 +7,47 @@
 
 namespace axion {
 
-// Scales and mins of one row: eight of each in six bits, times an FP16.
-AXION_INLINE void unpack_k_scales_neon(const char * p, NeonBlock * out, int row) {
-    const float     d = half_float(p), dmin = -half_float(p + 2);
-    const uint8_t * s = (const uint8_t *) p + 4;
-    for (int i = 0; i < 4; i++) {
-        out[i].scale[row]     = d * (float) (s[i] & 63);
-        out[i].extra[row]     = dmin * (float) (s[i + 4] & 63);
-        out[i + 4].scale[row] = d * (float) ((s[i + 8] & 15) | s[i] >> 6 << 4);
-        out[i + 4].extra[row] = dmin * (float) (s[i + 8] >> 4 | s[i + 4] >> 6 << 4);
+// One factor of each of the eight blocks, of one row.
+struct Eight {
+    float32x4_t v[2];
+};
+
+AXION_INLINE Eight scaled(int8x8_t q, float d) {
+    const int16x8_t w = vmovl_s8(q);
+    return { { vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(w))), d),
+               vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(w))), d) } };
+}
+
+AXION_INLINE void store_eight_factors(NeonBlock * out, float (NeonBlock::*factor)[row_pairs][4], int pair, Eight a,
+                                      Eight b) {
+#pragma GCC       unroll 2
+    for (int i = 0; i < 2; i++) {
+        const float32x4_t first = vzip1q_f32(a.v[i], b.v[i]), last = vzip2q_f32(a.v[i], b.v[i]);
+        store_factors((out[4 * i].*factor)[pair], vget_low_f32(first));
+        store_factors((out[4 * i + 1].*factor)[pair], vget_high_f32(first));
+        store_factors((out[4 * i + 2].*factor)[pair], vget_low_f32(last));
+        store_factors((out[4 * i + 3].*factor)[pair], vget_high_f32(last));
     }
+}
+
+// Scales and mins of one row: eight of each in six bits, times an FP16.
+struct KScales {
+    Eight scale, min;
+};
+
+AXION_INLINE KScales unpack_k_scales_neon(const char * p) {
+    uint32_t u[3];
+    memcpy(u, p + 4, sizeof u);
+    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, top = 0x30303030;
+    const uint64_t scales = (u[0] & six) | (uint64_t) ((u[2] & four) | (u[0] >> 2 & top)) << 32;
+    const uint64_t mins   = (u[1] & six) | (uint64_t) ((u[2] >> 4 & four) | (u[1] >> 2 & top)) << 32;
+    return { scaled(vcreate_s8(scales), half_float(p)), scaled(vcreate_s8(mins), -half_float(p + 2)) };
+}
+
+AXION_INLINE void store_k_scales(NeonBlock * out, int pair, const char * p, size_t stride) {
+    const KScales a = unpack_k_scales_neon(p), b = unpack_k_scales_neon(p + stride);
+    store_eight_factors(out, &NeonBlock::scale, pair, a.scale, b.scale);
+    store_eight_factors(out, &NeonBlock::extra, pair, a.min, b.min);
 }
 
 // Nibbles of blocks 2 j and 2 j + 1 are the halves of the same 32 bytes; bit i of byte l of the fifth bits is of value
@@ -31,8 +62,7 @@ template <class Block, bool has_fifth> struct KNibblesNeon {
     static void unpack(const char * p, size_t stride, NeonBlock * out) {
         const uint8x16_t low = vdupq_n_u8(15), fifth = vdupq_n_u8(16);
         for (int i = 0; i < row_pairs; i++, p += 2 * stride) {
-            unpack_k_scales_neon(p, out, 2 * i);
-            unpack_k_scales_neon(p + stride, out, 2 * i + 1);
+            store_k_scales(out, i, p, stride);
             for (int k = 0; k < 4; k += 2) {
                 const Halves h = has_fifth ? load_two_rows(p + 16 + 8 * k, stride) : Halves();
                 for (int b = 0; b < 8; b += 2) {
@@ -64,19 +94,20 @@ struct Q6_KWeights {
     static constexpr Kind    kind  = Kind::two_scales;
     static_assert(bytes == 210, "256 nibbles, 256 pairs of bits, 16 scales, d");
 
-    static void unpack_scales(const char * p, NeonBlock * out, int row) {
-        const float d = half_float(p + 208);
-        for (int b = 0; b < 8; b++) {
-            out[b].scale[row] = d * (float) (int8_t) p[192 + 2 * b];
-            out[b].extra[row] = d * (float) (int8_t) p[193 + 2 * b];
-        }
+    // Of the halves of the eight blocks.
+    static void store_scales_of_halves(NeonBlock * out, int pair, const char * p, size_t stride) {
+        const int8x16_t a = vld1q_s8((const int8_t *) p + 192), b = vld1q_s8((const int8_t *) (p + stride) + 192);
+        const float     d = half_float(p + 208), e = half_float(p + stride + 208);
+        store_eight_factors(out, &NeonBlock::scale, pair, scaled(vget_low_s8(vuzp1q_s8(a, a)), d),
+                            scaled(vget_low_s8(vuzp1q_s8(b, b)), e));
+        store_eight_factors(out, &NeonBlock::extra, pair, scaled(vget_low_s8(vuzp2q_s8(a, a)), d),
+                            scaled(vget_low_s8(vuzp2q_s8(b, b)), e));
     }
 
     static void unpack(const char * p, size_t stride, NeonBlock * out) {
         const uint8x16_t low = vdupq_n_u8(15), high = vdupq_n_u8(48), zero = vdupq_n_u8(32);
         for (int i = 0; i < row_pairs; i++, p += 2 * stride) {
-            unpack_scales(p, out, 2 * i);
-            unpack_scales(p + stride, out, 2 * i + 1);
+            store_scales_of_halves(out, i, p, stride);
             for (int half = 0; half < 2; half++) {
                 for (int k = 0; k < 4; k += 2) {
                     const Halves a = load_two_rows(p + 64 * half + 8 * k, stride);

@@ -11,6 +11,7 @@
 #include <arm_neon.h>
 
 #define AXION_INLINE inline __attribute__((always_inline))
+#define AXION_LAMBDA __attribute__((always_inline))
 
 namespace axion {
 
@@ -22,97 +23,107 @@ enum class Kind {
 
 constexpr int row_pairs = tile_rows / 2;
 
-// The bytes of a PanelBlock as they lie here: q[k / 8][row / 2][row % 2][k % 8].
+// The bytes of a PanelBlock as they lie here: q[k / 8][row / 2][row % 2][k % 8]; the factors of two rows are spread
+// over the four sums of two rows times two columns.
 struct NeonBlock {
     int8_t q[4][row_pairs][2][8];
-    float  scale[tile_rows];
-    float  extra[tile_rows];
+    float  scale[row_pairs][4];
+    float  extra[row_pairs][4];
 };
 
 static_assert(sizeof(NeonBlock) == sizeof(PanelBlock) && alignof(NeonBlock) <= alignof(PanelBlock), "same place");
 
-// Sums of two rows times two columns are one vector; these say in which order.
+// Dots start from the bits of 1.5 * 2^23: read as a float, the sum is then 1.5 * 2^23 + dot, exactly, while
+// |dot| < 2^22. One subtraction on four pipes gives what SCVTF, on two of them and in two steps, would.
+constexpr float dot_bias = 0x1.8p23f;
+static_assert(act_block * 128 * 128 < 1 << 22, "dots are small enough");
+
 #if defined(__ARM_FEATURE_MATMUL_INT8)
-
-constexpr int lane_of(int row, int column) {
-    return 2 * row + column;
-}
-
-AXION_INLINE void spread_rows(const float * p, float32x4_t out[2]) {
-    const float32x4_t v = vld1q_f32(p);
-    out[0]              = vzip1q_f32(v, v);
-    out[1]              = vzip2q_f32(v, v);
-}
-
-AXION_INLINE float32x4_t spread_columns(float32x2_t v) {
-    return vcombine_f32(v, v);
-}
-
+constexpr float dot_starts[4] = { dot_bias, dot_bias, dot_bias, dot_bias };
 #else
-
-constexpr int lane_of(int row, int column) {
-    return row + 2 * column;
-}
-
-AXION_INLINE void spread_rows(const float * p, float32x4_t out[2]) {
-    const float32x4_t v = vld1q_f32(p);
-    out[0]              = vcombine_f32(vget_low_f32(v), vget_low_f32(v));
-    out[1]              = vcombine_f32(vget_high_f32(v), vget_high_f32(v));
-}
-
-AXION_INLINE float32x4_t spread_columns(float32x2_t v) {
-    return vcombine_f32(vdup_lane_f32(v, 0), vdup_lane_f32(v, 1));
-}
-
+constexpr float dot_starts[4] = { dot_bias, 0, dot_bias, 0 };  // neighbours are added at the end
 #endif
 
-// Two neighbours of a column's scales or sums; a last column without a neighbour is taken twice.
-template <int W> AXION_INLINE float32x4_t load_columns(const float * p, int column) {
-    return column + 1 < W ? spread_columns(vld1_f32(p + column)) : vdupq_n_f32(p[column]);
+// Loaded anew each time: copies of a register would take a vector pipe, and the load pipes are idle. `unlike` and `n`
+// keep the compiler from doing it just once.
+template <int n> AXION_INLINE void start_dots(const void * unlike, int32x4_t d[4]) {
+    asm("ldr %q0, %4\n\tldr %q1, %4\n\tldr %q2, %4\n\tldr %q3, %4"
+        : "=w"(d[0]), "=w"(d[1]), "=w"(d[2]), "=w"(d[3])
+        : "Q"(dot_starts), "r"(unlike), "i"(n));
 }
 
-// Eight rows times two columns over the values 8 * from .. 8 * to of a block: exact in int32.
-template <int W>
-AXION_INLINE void dot_eights(const NeonBlock & u, const ActBlock<W> & a, int half, int column, int from, int to,
-                             int32x4_t dot[4]) {
-    const bool     is_last = column + 1 == W;
-    const int8_t * first   = a.q[column];
+AXION_INLINE float32x4_t dot_float(int32x4_t dot) {
+    return vsubq_f32(vreinterpretq_f32_s32(dot), vdupq_n_f32(dot_bias));
+}
+
+template <int W> AXION_INLINE float32x4_t scales_of(const ActBlock<W> & a, int column) {
+    return a.is_alone(column) ? vdupq_n_f32(a.factors[column][0]) : vld1q_f32(a.factors[column]);
+}
+
+template <int W> AXION_INLINE float32x4_t sums_of(const ActBlock<W> & a, int column) {
+    return a.is_alone(column) ? vdupq_n_f32(a.factors[column][1]) : vld1q_f32(a.factors[column + 1]);
+}
+
+// Eight rows times pairs of columns over the values 8 * from .. 8 * to of a block.
+template <int from, int to, int W, int pairs>
+AXION_INLINE void dot_eights(const NeonBlock & u, const ActBlock<W> & a, int half, int column,
+                             float32x4_t out[pairs][4]) {
+    int32x4_t dot[pairs][4];
 #if defined(__ARM_FEATURE_MATMUL_INT8)
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        dot[i] = vdupq_n_s32(0);
+    start_dots<from>(&u, dot[0]);
+    if constexpr (pairs == 2) {
+        start_dots<from + 1>(&u, dot[1]);
     }
 #pragma GCC unroll 4
     for (int k = from; k < to; k++) {
-        const int8x16_t x =
-            is_last ? vcombine_s8(vld1_s8(first + 8 * k), vld1_s8(first + 8 * k)) : vld1q_s8(first + 16 * k);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            dot[i] = vmmlaq_s32(dot[i], vld1q_s8(u.q[k][4 * half + i][0]), x);
+        int8x16_t x[pairs];
+#pragma GCC unroll 2
+        for (int p = 0; p < pairs; p++) {
+            const int8_t * q = a.q[column + 2 * p];
+            x[p] =
+                a.is_alone(column + 2 * p) ? vcombine_s8(vld1_s8(q + 8 * k), vld1_s8(q + 8 * k)) : vld1q_s8(q + 16 * k);
         }
-    }
-#else
-    const int8_t * second = is_last ? first : first + act_block;
-    int32x4_t      d[2][4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        d[0][i] = d[1][i] = vdupq_n_s32(0);
-    }
-#pragma GCC unroll 4
-    for (int k = from; k < to; k++) {
-        const int8x8_t x = vld1_s8(first + 8 * k), y = vld1_s8(second + 8 * k);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const int8x16_t w = vld1q_s8(u.q[k][4 * half + i][0]);
-            d[0][i]           = vdotq_s32(d[0][i], w, vcombine_s8(x, x));
-            d[1][i]           = is_last ? d[0][i] : vdotq_s32(d[1][i], w, vcombine_s8(y, y));
+#pragma GCC unroll 2
+            for (int p = 0; p < pairs; p++) {
+                dot[p][i] = vmmlaq_s32(dot[p][i], w, x[p]);
+            }
         }
     }
+#else
+#pragma GCC unroll 2
+    for (int p = 0; p < pairs; p++) {
+        const bool     is_alone = a.is_alone(column + 2 * p);
+        const int8_t * first    = a.q[column + 2 * p];
+        const int8_t * second   = is_alone ? first : first + act_block;
+        int32x4_t      d[2][4];
+        start_dots<from>(&u, d[0]);
+        start_dots<from + 1>(&u, d[1]);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        dot[i] = vpaddq_s32(d[0][i], d[1][i]);
+        for (int k = from; k < to; k++) {
+            const int8x8_t x = vld1_s8(first + 8 * k), y = vld1_s8(second + 8 * k);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const int8x16_t w = vld1q_s8(u.q[k][4 * half + i][0]);
+                d[0][i]           = vdotq_s32(d[0][i], w, vcombine_s8(x, x));
+                d[1][i]           = is_alone ? d[0][i] : vdotq_s32(d[1][i], w, vcombine_s8(y, y));
+            }
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            dot[p][i] = vpaddq_s32(d[0][i], d[1][i]);
+        }
     }
 #endif
+#pragma GCC unroll 2
+    for (int p = 0; p < pairs; p++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            out[p][i] = dot_float(dot[p][i]);
+        }
+    }
 }
 
 // The whole of the arithmetic: eight rows times columns [column, column + 2 * pairs), added block by block to acc.
@@ -128,39 +139,35 @@ AXION_INLINE void dot_tile(const NeonBlock * panel, int64_t num_blocks, const Ac
         }
     }
     for (int64_t b = 0; b < num_blocks; b++) {
-        const NeonBlock &   u = panel[b];
-        const ActBlock<W> & a = acts[b];
-        float32x4_t         scale[4], extra[4];
-        spread_rows(u.scale + 8 * half, scale);
-        spread_rows(u.scale + 8 * half + 4, scale + 2);
-        if (kind != Kind::plain) {
-            spread_rows(u.extra + 8 * half, extra);
-            spread_rows(u.extra + 8 * half + 4, extra + 2);
-        }
+        const NeonBlock &   u          = panel[b];
+        const ActBlock<W> & a          = acts[b];
+        const auto          add_scaled = [&](const float (*scale)[4], const float32x4_t dot[pairs][4]) AXION_LAMBDA {
 #pragma GCC unroll 2
-        for (int p = 0; p < pairs; p++) {
-            const float32x4_t x = load_columns<W>(a.scale, column + 2 * p);
-            int32x4_t         dot[4];
-            if (kind == Kind::two_scales) {
-                dot_eights<W>(u, a, half, column + 2 * p, 0, 2, dot);
+            for (int p = 0; p < pairs; p++) {
+                const float32x4_t x = scales_of(a, column + 2 * p);
 #pragma GCC unroll 4
                 for (int i = 0; i < 4; i++) {
-                    sum[p][i] = vfmaq_f32(sum[p][i], vcvtq_f32_s32(dot[i]), vmulq_f32(scale[i], x));
+                    sum[p][i] = vfmaq_f32(sum[p][i], dot[p][i], vmulq_f32(vld1q_f32(scale[4 * half + i]), x));
                 }
-                dot_eights<W>(u, a, half, column + 2 * p, 2, 4, dot);
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) {
-                    sum[p][i] = vfmaq_f32(sum[p][i], vcvtq_f32_s32(dot[i]), vmulq_f32(extra[i], x));
-                }
-                continue;
             }
-            dot_eights<W>(u, a, half, column + 2 * p, 0, 4, dot);
-            const float32x4_t s = load_columns<W>(a.sum, column + 2 * p);
+        };
+        float32x4_t dot[pairs][4];
+        if constexpr (kind == Kind::two_scales) {
+            dot_eights<0, 2, W, pairs>(u, a, half, column, dot);
+            add_scaled(u.scale, dot);
+            dot_eights<2, 4, W, pairs>(u, a, half, column, dot);
+            add_scaled(u.extra, dot);
+        } else {
+            dot_eights<0, 4, W, pairs>(u, a, half, column, dot);
+            add_scaled(u.scale, dot);
+        }
+        if constexpr (kind == Kind::with_min) {
+#pragma GCC unroll 2
+            for (int p = 0; p < pairs; p++) {
+                const float32x4_t s = sums_of(a, column + 2 * p);
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                sum[p][i] = vfmaq_f32(sum[p][i], vcvtq_f32_s32(dot[i]), vmulq_f32(scale[i], x));
-                if (kind == Kind::with_min) {
-                    sum[p][i] = vfmaq_f32(sum[p][i], extra[i], s);
+                for (int i = 0; i < 4; i++) {
+                    sum[p][i] = vfmaq_f32(sum[p][i], vld1q_f32(u.extra[4 * half + i]), s);
                 }
             }
         }
@@ -184,7 +191,7 @@ template <int W> struct Sums {
     }
 
     float & at(int row, int column) {
-        return ((float *) &v[row / 8][column / 2][row % 8 / 2])[lane_of(row % 2, column % 2)];
+        return ((float *) &v[row / 8][column / 2][row % 8 / 2])[pair_lane(row % 2, column % 2)];
     }
 
     template <Kind kind> void add(const NeonBlock * panel, int64_t num_blocks, const ActBlock<W> * acts) {

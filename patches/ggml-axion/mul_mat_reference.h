@@ -160,13 +160,13 @@ template <int W> float dot_reference(ggml_type type, const void * row, int64_t n
             high += w.q[i + 16] * a[b].q[n][i + 16];
         }
         if (w.is_split) {
-            acc = fmaf((float) low, w.scale[0] * a[b].scale[n], acc);
-            acc = fmaf((float) high, w.scale[1] * a[b].scale[n], acc);
+            acc = fmaf((float) low, w.scale[0] * a[b].scale_of(n), acc);
+            acc = fmaf((float) high, w.scale[1] * a[b].scale_of(n), acc);
         } else {
-            acc = fmaf((float) (low + high), w.scale[0] * a[b].scale[n], acc);
+            acc = fmaf((float) (low + high), w.scale[0] * a[b].scale_of(n), acc);
         }
         if (has_min(type)) {
-            acc = fmaf(w.min, a[b].sum[n], acc);
+            acc = fmaf(w.min, a[b].sum_of(n), acc);
         }
     }
     return acc;

@@ -16,14 +16,20 @@ namespace axion {
 
 constexpr int64_t tile_rows = 16;
 
-// One block of 32 of 16 rows, unpacked: q[k / 4][row][k % 4] unsigned.
+#if defined(__ARM_NEON)
+constexpr int64_t tile_factors = 2 * tile_rows;  // each twice, for two columns
+#else
+constexpr int64_t tile_factors = tile_rows;
+#endif
+
+// One block of 32 of 16 rows, unpacked: q[k / 4][row][k % 4] unsigned. The NEON tiles lay out the same bytes otherwise.
 struct PanelBlock {
     uint8_t q[8][tile_rows][4];
-    float   scale[tile_rows];
-    float   extra[tile_rows];  // the min; for formats with blocks of 16: the scale of the second half
+    float   scale[tile_factors];
+    float   extra[tile_factors];  // the min; for formats with blocks of 16: the scale of the second half
 };
 
-static_assert(sizeof(PanelBlock) == 640, "packed");
+static_assert(sizeof(PanelBlock) == 512 + 8 * tile_factors, "packed");
 
 // Where a tile's products go: lane r of column n is dst[n][r] if bit r of `lanes` is set.
 struct TileOutput {
