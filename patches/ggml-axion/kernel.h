@@ -22,6 +22,7 @@ struct Kernel {
 };
 
 extern const Kernel flash_attn_kernel;
+extern const Kernel glu_kernel;
 extern const Kernel mul_mat_kernel;
 extern const Kernel rms_norm_kernel;
 

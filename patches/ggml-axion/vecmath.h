@@ -1,29 +1,16 @@
-// Sixteen floats at a time, and exp on them: shared by flash attention, softmax and the gated activations.
+// exp on vectors of the machine's width, and the same on sixteen floats at a time: shared by flash attention, softmax
+// and the gated activations.
 //
-// The vector types are GCC's: the compiler makes one AVX-512, two AVX or four NEON registers of each. Every lane is
-// computed by the same operations whatever its neighbours hold, so a value does not depend on where it stands.
-// Error bounds, held by tests/kernels/test_vecmath.cpp: exp16 and exp2_nonpositive stay within 2 ULP.
+// The sixteen-lane types are GCC's: the compiler makes one AVX-512, two AVX or four NEON registers of each, the last
+// two through memory (GCC 12), so a kernel that must be fast there uses simd.h. Every lane is computed by the same
+// operations whatever its neighbours hold, so a value does not depend on where it stands.
+// Error bounds, held by tests/kernels/test_vecmath.cpp: every exp here stays within 2 ULP. With SVE they start from
+// FEXPA's table of 2^(i/64), elsewhere from a polynomial: the bits may differ between those two, not within one.
 #pragma once
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the machine's: every function here is inlined
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
-#if defined(__AVX512F__) || defined(__AVX2__)
-// GCC 12 warns of its own header's undefined registers.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#elif defined(__ARM_NEON)
-#include <arm_neon.h>
-#endif
-
-// Before a loop over registers: GCC keeps arrays in registers only when it unrolls early.
-#define AXION_UNROLL _Pragma("GCC unroll 16")
+#include "simd.h"
 
 // For a function whose tile fills the registers: inlined, it would share them.
 #define AXION_OWN_FRAME __attribute__((noinline)) inline
@@ -60,27 +47,27 @@ inline f32x16 from_bits16(i32x16 b) {
     return v;
 }
 
-// a * b + c, rounded once wherever the machine can: spelled out, so that no two call sites are contracted differently.
-inline f32x16 fma16(f32x16 a, f32x16 b, f32x16 c) {
-#if defined(__AVX512F__)
-    return (f32x16) _mm512_fmadd_ps((__m512) a, (__m512) b, (__m512) c);
-#elif defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+// f on every part of the machine's width.
+template <class F, class... V> inline f32x16 by_parts(F f, const V &... x) {
     f32x16 r;
-    for (int i = 0; i < 16; i++) {
-        r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    if constexpr (lanes == 16) {
+        r = (f32x16) f((vf32) x...);
+    } else {
+        AXION_UNROLL
+        for (int i = 0; i < 16; i += lanes) {
+            vstore((float *) &r + i, f(vload((const float *) &x + i)...));
+        }
     }
     return r;
-#else
-    return a * b + c;
-#endif
+}
+
+// a * b + c, rounded once wherever the machine can: spelled out, so that no two call sites are contracted differently.
+inline f32x16 fma16(f32x16 a, f32x16 b, f32x16 c) {
+    return by_parts([](vf32 x, vf32 y, vf32 z) { return vfma(x, y, z); }, a, b, c);
 }
 
 inline f32x16 max16(f32x16 a, f32x16 b) {
-#if defined(__AVX512F__)
-    return (f32x16) _mm512_max_ps((__m512) a, (__m512) b);
-#else
-    return a > b ? a : b;
-#endif
+    return by_parts([](vf32 x, vf32 y) { return vmax(x, y); }, a, b);
 }
 
 inline f32x16 abs16(f32x16 v) {
@@ -114,45 +101,99 @@ inline float max_lanes(f32x16 v) {
 #endif
 }
 
-// 2^f for |f| <= 1/2, relative error 0.04 ULP before rounding (minimax of degree 6).
-inline f32x16 exp2_fraction(f32x16 f) {
-    f32x16 p = fma16(f, splat16(0x1.41fbbcp-13f), splat16(0x1.5f3e54p-10f));
-    p        = fma16(p, f, splat16(0x1.3b2d4cp-7f));
-    p        = fma16(p, f, splat16(0x1.c6aee8p-5f));
-    p        = fma16(p, f, splat16(0x1.ebfbdcp-3f));
-    p        = fma16(p, f, splat16(0x1.62e43p-1f));
-    return fma16(p, f, splat16(1.0f));
+// e^r - 1 for |r| <= ln(2)/2, off by 0.1 ULP of e^r before rounding (minimax of degree 6).
+inline vf32 expm1_fraction(vf32 r) {
+    vf32 p = vfma(r, 0x1.6a244cp-10f, 0x1.1239d4p-7f);
+    p      = vfma(p, r, 0x1.5558f2p-5f);
+    p      = vfma(p, r, 0x1.555492p-3f);
+    p      = vfma(p, r, 0x1.fffffcp-2f);
+    return vfma(p * r, r, r);
 }
 
-// 2^x for x <= 0; exactly 0 below 2^-126, exactly 1 at 0; NaN stays NaN.
-inline f32x16 exp2_nonpositive(f32x16 x) {
-    const f32x16 magic = splat16(0x1.8p23f + 127.0f);  // adding it rounds x to n and leaves n + 127 in the low bits
-    const f32x16 t     = x + magic;
-    const f32x16 f     = x - (t - magic);
-    const f32x16 y     = exp2_fraction(f) * from_bits16(bits16(t) << 23);
-    return x < -126.0f ? f32x16{} : y;
+#if defined(__ARM_FEATURE_SVE)
+// FEXPA: 2^(i/64) from z's six low bits, its exponent from the eight above them.
+inline vf32 table_exp2(vf32 z) {
+#if defined(__clang__)
+    const svuint32_t i = svset_neonq_u32(svundef_u32(), vreinterpretq_u32_f32((float32x4_t) z));
+    return (vf32) svget_neonq_f32(svexpa_f32(i));
+#else
+    svuint32_t  i;
+    float32x4_t r;
+    asm("" : "=w"(i) : "0"((float32x4_t) z));  // the same register by its SVE name, and back
+    asm("" : "=w"(r) : "0"(svexpa_f32(i)));
+    return (vf32) r;
+#endif
+}
+#endif
+
+constexpr float exp_low  = -0x1.601e68p+6f;  // -127 ln(2): the result is 0
+constexpr float exp_high = 0x1.618p+6f;      // a little under 127.5 ln(2): 2.4e38
+
+// e^x for exp_low <= x <= exp_high; off by up to 2^-126 where e^x is below that.
+inline vf32 exp_in_range(vf32 x) {
+#if defined(__ARM_FEATURE_SVE)
+    const vf32 magic = vsplat(0x1.8p17f + 127.0f);  // adding it rounds x / ln(2) to 1/64
+    const vf32 z     = vfma(x, 0x1.715476p0f, magic);
+    const vf32 n     = z - magic;
+    vf32       r     = vfma(n, -0x1.62e4p-1f, x);
+    r                = vfma(n, -0x1.7f7d1cp-20f, r);
+    const vf32 p     = r * vfma(r, 0x1.000026p-1f, 0x1.00003ep0f);  // e^r - 1, off by 0.1 ULP of e^r
+    const vf32 scale = table_exp2(z);
+    return vfma(p, scale, scale);
+#else
+    const vf32 magic = vsplat(0x1.8p23f + 127.0f);  // adding it rounds x / ln(2) and leaves the exponent's bits
+    const vf32 z     = vfma(x, 0x1.715476p0f, magic);
+    const vf32 n     = z - magic;
+    vf32       r     = vfma(n, -0x1.62e4p-1f, x);  // 17 bits: the product is exact
+    r                = vfma(n, -0x1.7f7d1cp-20f, r);
+    const vf32 scale = vfrom_bits(vbits(z) << 23);
+    return vfma(expm1_fraction(r), scale, scale);
+#endif
+}
+
+// e^x for x <= 0: 0 at -infinity, NaN stays NaN.
+inline vf32 exp_nonpositive(vf32 x) {
+    return exp_in_range(vmax(vsplat(exp_low), x));
 }
 
 // e^x for any x: 0 and infinity beyond the range, denormals in between, NaN stays NaN.
+inline vf32 exp_full(vf32 x) {
+    const vf32 magic = vsplat(0x1.8p23f);
+    const vf32 c     = vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x));
+    const vf32 t     = vfma(c, 0x1.715476p0f, magic);
+    const vf32 n     = t - magic;
+    vf32       r     = vfma(n, -0x1.62e4p-1f, c);
+    r                = vfma(n, -0x1.7f7d1cp-20f, r);
+    // Times 2^n in two halves so that neither overflows nor loses the denormals.
+    const vi32 whole = vbits(t) - vbits(magic);
+    const vi32 half  = whole >> 1;
+    const vf32 s1    = vfrom_bits((half + 127) << 23);
+    const vf32 s2    = vfrom_bits((whole - half + 127) << 23);
+    return vfma(expm1_fraction(r), s1, s1) * s2;
+}
+
 inline f32x16 exp16(f32x16 x) {
-    const f32x16 magic = splat16(0x1.8p23f);
-    f32x16       c     = x < -104.0f ? splat16(-104.0f) : x;
-    c                  = c > 89.0f ? splat16(89.0f) : c;
-    const f32x16 t     = fma16(c, splat16(0x1.715476p0f), magic);
-    const f32x16 n     = t - magic;
-    f32x16       r     = fma16(n, splat16(-0x1.62e4p-1f), c);  // 17 bits: the product is exact
-    r                  = fma16(n, splat16(-0x1.7f7d1cp-20f), r);
-    f32x16 p           = fma16(r, splat16(0x1.6a244cp-10f), splat16(0x1.1239d4p-7f));
-    p                  = fma16(p, r, splat16(0x1.5558f2p-5f));
-    p                  = fma16(p, r, splat16(0x1.555492p-3f));
-    p                  = fma16(p, r, splat16(0x1.fffffcp-2f));
-    p                  = fma16(p * r, r, r);
-    // 1 + p, times 2^n in two halves so that neither overflows nor loses the denormals.
-    const i32x16 whole = bits16(t) - bits16(magic);
-    const i32x16 half  = whole >> 1;
-    const f32x16 s1    = from_bits16((half + 127) << 23);
-    const f32x16 s2    = from_bits16((whole - half + 127) << 23);
-    return (fma16(p, s1, s1)) * s2;
+    return by_parts([](vf32 v) { return exp_full(v); }, x);
+}
+
+// 2^x for x <= 0; exactly 0 below 2^-126, exactly 1 at 0; NaN stays NaN.
+inline vf32 exp2_flushed(vf32 x) {
+    const vf32 magic = vsplat(0x1.8p23f + 127.0f);  // adding it rounds x to n and leaves n + 127 in the low bits
+    const vf32 t     = x + magic;
+    const vf32 f     = x - (t - magic);
+    // Minimax of degree 6 for |f| <= 1/2, relative error 0.04 ULP before rounding.
+    vf32 p       = vfma(f, 0x1.41fbbcp-13f, 0x1.5f3e54p-10f);
+    p            = vfma(p, f, 0x1.3b2d4cp-7f);
+    p            = vfma(p, f, 0x1.c6aee8p-5f);
+    p            = vfma(p, f, 0x1.ebfbdcp-3f);
+    p            = vfma(p, f, 0x1.62e43p-1f);
+    p            = vfma(p, f, 1.0f);
+    const vf32 y = p * vfrom_bits(vbits(t) << 23);
+    return x < -126.0f ? vf32{} : y;
+}
+
+inline f32x16 exp2_nonpositive(f32x16 x) {
+    return by_parts([](vf32 v) { return exp2_flushed(v); }, x);
 }
 
 }  // namespace axion
