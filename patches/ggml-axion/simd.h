@@ -131,42 +131,67 @@ inline vf32 vmin(vf32 a, vf32 b) {
 #endif
 }
 
-// Sixty-four running values, so that an element always meets the same one (its column modulo 64) on every machine.
-struct Running {
-    static constexpr int parts = 64 / lanes;
+// Half-precision values, made exact floats.
+inline vf32 vload_half(const uint16_t * p) {
+#if defined(__AVX512F__)
+    return (vf32) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (vf32) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+#elif defined(__ARM_NEON)
+    return (vf32) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#else
+    vi32 h;
+    for (int i = 0; i < lanes; i++) {
+        h[i] = p[i];
+    }
+    const vi32 special = (h & 0x7c00) == 0x7c00;  // infinity or NaN: the largest exponent here too
+    const vf32 size    = vfrom_bits((h & 0x7fff) << 13) * 0x1p112f;
+    return vfrom_bits(vbits(size) | (special & 0x7f800000) | (h & 0x8000) << 16);
+#endif
+}
+
+// N running values, so that an element always meets the same one (its column modulo N) on every machine.
+template <int N> struct Running {
+    static constexpr int parts = N / lanes;
     vf32                 v[parts];
 };
 
-inline Running running(float x) {
-    Running r;
+template <int N> inline Running<N> running(float x) {
+    Running<N> r;
     AXION_UNROLL
-    for (int p = 0; p < Running::parts; p++) {
+    for (int p = 0; p < Running<N>::parts; p++) {
         r.v[p] = vsplat(x);
     }
     return r;
 }
 
-template <class F> inline float fold(const Running & r, F both) {
-    float s[64];
+// All of them, halves onto halves: one fixed tree.
+template <int N, class F> inline float fold(Running<N> r, F both) {
     AXION_UNROLL
-    for (int p = 0; p < Running::parts; p++) {
-        vstore(s + p * lanes, r.v[p]);
+    for (int half = Running<N>::parts / 2; half > 0; half /= 2) {
+        AXION_UNROLL
+        for (int p = 0; p < half; p++) {
+            r.v[p] = both(r.v[p], r.v[p + half]);
+        }
     }
-    for (int n = 32; n > 0; n /= 2) {
-        for (int i = 0; i < n; i++) {
-            s[i] = both(s[i], s[i + n]);
+    float s[lanes];
+    vstore(s, r.v[0]);
+    AXION_UNROLL
+    for (int half = lanes / 2; half > 0; half /= 2) {
+        AXION_UNROLL
+        for (int i = 0; i < half; i++) {
+            s[i] = both(s[i], s[i + half]);
         }
     }
     return s[0];
 }
 
-// In one fixed tree.
-inline float sum(const Running & r) {
-    return fold(r, [](float a, float b) { return a + b; });
+template <int N> inline float sum(const Running<N> & r) {
+    return fold(r, [](auto a, auto b) { return a + b; });
 }
 
-inline float largest(const Running & r) {
-    return fold(r, [](float a, float b) { return a > b ? a : b; });
+template <int N> inline float largest(const Running<N> & r) {
+    return fold(r, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 }  // namespace axion
