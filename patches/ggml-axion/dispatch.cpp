@@ -10,8 +10,8 @@
 namespace axion {
 namespace {
 
-const Kernel * const kernels[] = { &flash_attn_kernel, &glu_kernel, &mul_mat_kernel, &rms_norm_kernel,
-                                   &soft_max_kernel };
+const Kernel * const kernels[] = { &flash_attn_kernel, &glu_kernel,  &mul_mat_kernel,
+                                   &rms_norm_kernel,   &rope_kernel, &soft_max_kernel };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
 static_assert(num_kernels <= 64, "the switch is a 64-bit mask");

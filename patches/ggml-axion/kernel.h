@@ -25,6 +25,7 @@ extern const Kernel flash_attn_kernel;
 extern const Kernel glu_kernel;
 extern const Kernel mul_mat_kernel;
 extern const Kernel rms_norm_kernel;
+extern const Kernel rope_kernel;
 extern const Kernel soft_max_kernel;
 
 // The part [begin, end) of n items, in units of `grain`, that thread ith of nth does.
