@@ -19,6 +19,10 @@ struct ggml_tensor;
 // Computes `node` when one of our kernels takes it; false: upstream's code has to.
 bool axion_compute_forward(const struct ggml_compute_params * params, struct ggml_tensor * node);
 
+// Whether axion_compute_forward would take `node`, whose data need not be there yet: weights of such a product stay as
+// they lie in the file, upstream does not repack them at load.
+bool axion_takes(const struct ggml_tensor * node);
+
 // Scratch bytes that node i of the graph may need in params->wdata, alone or as the first node of a fusion. Asked
 // before anybody knows whether the node will run by us, so it is an upper bound.
 size_t axion_work_size(const struct ggml_cgraph * graph, int i, int n_threads);

@@ -98,6 +98,15 @@ bool axion_compute_forward(const ggml_compute_params * params, ggml_tensor * nod
     return false;
 }
 
+bool axion_takes(const ggml_tensor * node) {
+    for (uint32_t k = 0; k < num_kernels; k++) {
+        if (is_enabled(k) && kernels[k]->accepts(node)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int axion_try_fuse(const ggml_cgraph * graph, int i, const ggml_compute_params * params) {
     for (uint32_t k = 0; k < num_kernels; k++) {
         if (is_enabled(k) && kernels[k]->can_fuse != nullptr) {
