@@ -16,7 +16,7 @@ from pathlib import Path
 from axion_llm.config import library_dir, limit_spinning
 from axion_llm.errors import NativeLibraryError
 
-ABI = 1
+ABI = 2
 REBUILD = "build them with `scripts/build` (in a clone) or reinstall the package"
 
 
@@ -32,6 +32,7 @@ class _Api(ctypes.Structure):
         ("get_enabled", ctypes.CFUNCTYPE(ctypes.c_uint64)),
         ("set_enabled", ctypes.CFUNCTYPE(None, ctypes.c_uint64)),
         ("get_calls", ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)),
+        ("get_barriers", ctypes.CFUNCTYPE(ctypes.c_uint64)),
     )
 
 
@@ -61,6 +62,10 @@ class NativeLibrary:
         mask = self._api.get_enabled()
         names = [self._api.kernel_names[i].decode() for i in range(self._api.num_kernels)]
         return [Kernel(name, bool(mask >> i & 1), self._api.get_calls(i)) for i, name in enumerate(names)]
+
+    def num_barriers(self) -> int:
+        """Barriers between the threads of the graphs that the calling thread has computed so far."""
+        return int(self._api.get_barriers())
 
     def enable(self, names: set[str]) -> None:
         """Switch exactly these kernels on. Only while no graph is being computed."""

@@ -12,6 +12,8 @@
 extern "C" {
 #endif
 
+struct ggml_backend;
+struct ggml_backend_graph_optimize_params;
 struct ggml_cgraph;
 struct ggml_compute_params;
 struct ggml_tensor;
@@ -30,6 +32,13 @@ size_t axion_work_size(const struct ggml_cgraph * graph, int i, int n_threads);
 // Computes node i together with nodes that follow it; returns how many of those, 0 for no fusion.
 int axion_try_fuse(const struct ggml_cgraph * graph, int i, const struct ggml_compute_params * params);
 
+// Brings nodes that can be computed together into one row; called before the graph's memory is assigned.
+void axion_graph_optimize(struct ggml_backend * backend, struct ggml_cgraph * graph,
+                          struct ggml_backend_graph_optimize_params * params);
+
+// The calling thread waits at a barrier of the thread pool.
+void axion_count_barrier(void);
+
 // What a program may ask of the loaded library; reached by ggml_backend_reg_get_proc_address(cpu, "axion_info").
 struct axion_api {
     uint32_t             abi;           // AXION_ABI
@@ -40,9 +49,10 @@ struct axion_api {
     uint64_t (*get_enabled)(void);
     void (*set_enabled)(uint64_t mask);      // between two graphs only
     uint64_t (*get_calls)(uint32_t kernel);  // nodes this kernel has taken since the start
+    uint64_t (*get_barriers)(void);          // barriers the calling thread has passed: those of every graph it computed
 };
 
-#define AXION_ABI 1
+#define AXION_ABI 2
 
 const struct axion_api * axion_info(void);
 

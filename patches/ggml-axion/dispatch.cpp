@@ -1,5 +1,6 @@
 // Which of our kernels takes a node: the table, the AXION_KERNELS switch, and the functions upstream's hooks call.
 
+#include "fuse.h"
 #include "kernel.h"
 
 #include <atomic>
@@ -10,14 +11,26 @@
 namespace axion {
 namespace {
 
-const Kernel * const kernels[] = { &flash_attn_kernel, &glu_kernel,  &mul_mat_kernel,
-                                   &rms_norm_kernel,   &rope_kernel, &soft_max_kernel };
+// Fusions are asked in this order; the switches behind them are theirs.
+const Kernel * const kernels[] = {
+    &flash_attn_kernel,  //
+    &glu_kernel,         //
+    &mul_mat_kernel,     //
+    &rms_norm_kernel,    //
+    &rope_kernel,        //
+    &soft_max_kernel,    //
+    &fuse_norm_kernel,   //
+    &fuse_qkv_kernel,    //
+    &fuse_glu_kernel,    //
+    &fuse_add_kernel,    //
+};
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
 static_assert(num_kernels <= 64, "the switch is a 64-bit mask");
 
 const char *          names[num_kernels];
 std::atomic<uint64_t> calls[num_kernels];
+thread_local uint64_t barriers;
 
 uint64_t mask_of(const char * list) {
     const uint64_t all = num_kernels == 64 ? ~0ull : (1ull << num_kernels) - 1;
@@ -60,6 +73,14 @@ void count(const ggml_compute_params * params, uint32_t k) {
     }
 }
 
+uint32_t index_of(const Kernel & kernel) {
+    uint32_t k = 0;
+    while (kernels[k] != &kernel) {
+        k++;
+    }
+    return k;
+}
+
 const char * compiled_isa() {
 #if defined(__ARM_FEATURE_SVE2) && defined(__ARM_FEATURE_MATMUL_INT8)
     return "sve2+i8mm";
@@ -81,6 +102,17 @@ const char * compiled_isa() {
 }
 
 }  // namespace
+
+bool is_on(const Kernel & kernel) {
+    return is_enabled(index_of(kernel));
+}
+
+void count_call(const ggml_compute_params * params, const Kernel & kernel, bool is_used) {
+    if (is_used) {
+        count(params, index_of(kernel));
+    }
+}
+
 }  // namespace axion
 
 using namespace axion;
@@ -89,7 +121,7 @@ extern "C" {
 
 bool axion_compute_forward(const ggml_compute_params * params, ggml_tensor * node) {
     for (uint32_t k = 0; k < num_kernels; k++) {
-        if (is_enabled(k) && kernels[k]->accepts(node)) {
+        if (is_enabled(k) && kernels[k]->accepts != nullptr && kernels[k]->accepts(node)) {
             count(params, k);
             kernels[k]->compute(params, node);
             return true;
@@ -100,7 +132,7 @@ bool axion_compute_forward(const ggml_compute_params * params, ggml_tensor * nod
 
 bool axion_takes(const ggml_tensor * node) {
     for (uint32_t k = 0; k < num_kernels; k++) {
-        if (is_enabled(k) && kernels[k]->accepts(node)) {
+        if (is_enabled(k) && kernels[k]->accepts != nullptr && kernels[k]->accepts(node)) {
             return true;
         }
     }
@@ -109,6 +141,12 @@ bool axion_takes(const ggml_tensor * node) {
 
 int axion_try_fuse(const ggml_cgraph * graph, int i, const ggml_compute_params * params) {
     for (uint32_t k = 0; k < num_kernels; k++) {
+        if (is_enabled(k) && kernels[k]->fuse != nullptr) {
+            const int n = kernels[k]->fuse(params, graph, i);
+            if (n > 0) {
+                return n;
+            }
+        }
         if (is_enabled(k) && kernels[k]->can_fuse != nullptr) {
             const int n = kernels[k]->can_fuse(graph, i);
             if (n > 0) {
@@ -133,6 +171,10 @@ size_t axion_work_size(const ggml_cgraph * graph, int i, int n_threads) {
     return most;
 }
 
+void axion_count_barrier(void) {
+    barriers++;
+}
+
 const axion_api * axion_info(void) {
     static const axion_api api = [] {
         for (uint32_t k = 0; k < num_kernels; k++) {
@@ -147,6 +189,7 @@ const axion_api * axion_info(void) {
         a.get_enabled  = [] { return enabled().load(); };
         a.set_enabled  = [](uint64_t mask) { enabled().store(mask); };
         a.get_calls    = [](uint32_t k) -> uint64_t { return k < num_kernels ? calls[k].load() : 0; };
+        a.get_barriers = [] { return barriers; };
         return a;
     }();
     return &api;

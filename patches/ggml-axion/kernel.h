@@ -19,7 +19,13 @@ struct Kernel {
     // Nodes after node i that the kernel computes along with it, 0 for none; may be null.
     int (*can_fuse)(const ggml_cgraph * graph, int i);
     void (*compute_fused)(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
+    // The two in one: computes node i and those behind it where it can, returns how many those are; may be null.
+    int (*fuse)(const ggml_compute_params * params, const ggml_cgraph * graph, int i) = nullptr;
 };
+
+// Whether AXION_KERNELS has the kernel on; counts a call that no table entry was chosen for.
+bool is_on(const Kernel & kernel);
+void count_call(const ggml_compute_params * params, const Kernel & kernel, bool is_used);
 
 extern const Kernel flash_attn_kernel;
 extern const Kernel glu_kernel;

@@ -1,0 +1,292 @@
+// Runs a group of matrix products: quantise, then tiles of 16 rows by 8 columns of all its matrices.
+//
+// Few columns: each thread quantises them for itself (no barrier) and dots straight from the packed rows. Many:
+// quantised together, then jobs of rows x columns are drawn from a counter.
+
+#include "mul_mat_group.h"
+#include "rms_norm.h"
+
+namespace axion {
+namespace {
+
+constexpr int64_t panel_blocks        = 24;     // 15 KiB of L1
+constexpr int64_t job_columns         = 256;    // their activations stay in L2 while the job's rows pass
+constexpr int64_t most_private_values = 16384;  // activations that each thread may as well quantise itself
+constexpr int     max_matrices        = 2 * max_parts;
+constexpr size_t  panel_bytes         = panel_blocks * sizeof(PanelBlock);
+
+bool is_private(int64_t num_columns, int64_t num_blocks) {
+    return num_columns <= group_columns && num_columns * num_blocks * act_block <= most_private_values;
+}
+
+size_t aligned(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+// One thread's own scratch: a normed row, and the activations or a panel.
+size_t thread_bytes(int64_t num_columns, int64_t num_blocks) {
+    const size_t row = aligned(num_blocks * act_block * sizeof(float));
+    return row + (is_private(num_columns, num_blocks) ? acts_bytes(num_columns, num_blocks) : panel_bytes);
+}
+
+size_t shared_bytes(int64_t num_columns, int64_t num_blocks) {
+    return is_private(num_columns, num_blocks)
+               ? 0
+               : acts_bytes(num_columns, num_blocks) + aligned(max_matrices * num_columns * sizeof(float *));
+}
+
+float * row_of(const ggml_tensor * t, int64_t r) {
+    const int64_t i1 = r % t->ne[1];
+    const int64_t i2 = r / t->ne[1] % t->ne[2];
+    const int64_t i3 = r / (t->ne[1] * t->ne[2]);
+    return (float *) ((char *) t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3]);
+}
+
+Acts acts_at(char * data, const Group & g) {
+    return { data, nullptr, g.num_columns, g.num_blocks };
+}
+
+// Quantises columns, normed before where the group says so. `stores` the normed rows where they are wanted.
+void quantise(const Group & g, const Acts & acts, Range columns, float * row, bool stores) {
+    const int64_t n = g.num_blocks * act_block;
+    for (int64_t j = columns.begin; j < columns.end; j++) {
+        const float * x = row_of(g.x, j);
+        if (g.norm_weights != nullptr) {
+            float * y = stores && g.normed != nullptr ? row_of(g.normed, j) : row;
+            scale_row(x, g.norm_weights, y, rms_scale(x, n, g.norm_eps), 0, n);
+            x = y;
+        }
+        const int64_t c = j / group_columns;
+        quantise_column_of_width[acts.width(c)](x, acts.group(c), (int) (j % group_columns), acts.num_blocks);
+    }
+}
+
+// Sixteen rows of the weights. The last tile starts early enough to be whole; only its last lanes are its own.
+struct RowTile {
+    int64_t row;
+    int     skip;
+
+    RowTile(int64_t num_rows, int64_t first) {
+        const int64_t last = num_rows - tile_rows;
+        row                = first < last ? first : last;
+        skip               = (int) (first - row);
+    }
+
+    const char * rows(const Matrix & m) const {
+        return m.rows + row * m.row_bytes;
+    }
+
+    uint16_t lanes() const {
+        return (uint16_t) (0xffff << skip);
+    }
+};
+
+// What the graph does to n products of one column, from row `row` on. `out` may be where an addend or a lies.
+void finish(const Part & p, int64_t column, int64_t row, int n, const float * a, const float * b) {
+    float * out = p.out + column * p.out_stride + row;
+    if (p.glu != nullptr) {
+        p.glu(n, out, a, b);
+        return;
+    }
+    const float * addend[2];
+    for (int k = 0; k < p.num_addends; k++) {
+        addend[k] = p.addend[k].data + column * p.addend[k].stride + row;
+    }
+    if (n == tile_rows) {
+        f32x16 sum = load16(a);
+        for (int k = 0; k < p.num_addends; k++) {
+            sum += load16(addend[k]);
+        }
+        store16(out, sum);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        float sum = a[i];
+        for (int k = 0; k < p.num_addends; k++) {
+            sum += addend[k][i];
+        }
+        out[i] = sum;
+    }
+}
+
+// Tiles [tiles.begin, tiles.end) of one part, for at most eight columns.
+void run_fused(const Part & p, const Acts & acts, Range tiles) {
+    const int         width = acts.width(0);
+    alignas(64) float product[2][group_columns][tile_rows];
+    float *           direct[group_columns];
+    float *           buffer[2][group_columns];
+    for (int n = 0; n < width; n++) {
+        direct[n]    = p.matrix[0].dst + n * p.matrix[0].dst_stride;
+        buffer[0][n] = product[0][n];
+        buffer[1][n] = product[1][n];
+    }
+    for (int64_t t = tiles.begin; t < tiles.end; t++) {
+        const RowTile tile(p.num_rows, t * tile_rows);
+        if (!p.has_epilogue()) {
+            const Matrix & m = p.matrix[0];
+            m.format->fused[width](tile.rows(m), m.row_bytes, acts.num_blocks, acts.data,
+                                   { direct, tile.row, tile.lanes() });
+            continue;
+        }
+        for (int k = 0; k < p.num_matrices; k++) {
+            const Matrix & m = p.matrix[k];
+            m.format->fused[width](tile.rows(m), m.row_bytes, acts.num_blocks, acts.data, { buffer[k], 0, 0xffff });
+        }
+        for (int n = 0; n < width; n++) {
+            finish(p, n, tile.row + tile.skip, (int) tile_rows - tile.skip, product[0][n] + tile.skip,
+                   product[1][n] + tile.skip);
+        }
+    }
+}
+
+// Per column: where a matrix' product goes.
+struct PartTables {
+    float ** matrix[2];
+};
+
+// Sums that are not complete yet live where the product would go by itself.
+void run_panels(const Part & p, const PartTables & dst, const Acts & acts, Range tiles, Range groups,
+                PanelBlock * panel) {
+    for (int64_t b = 0; b < acts.num_blocks; b += panel_blocks) {
+        const int64_t n       = acts.num_blocks - b < panel_blocks ? acts.num_blocks - b : panel_blocks;
+        const bool    is_last = b + n == acts.num_blocks;
+        for (int64_t t = tiles.begin; t < tiles.end; t++) {
+            const RowTile tile(p.num_rows, t * tile_rows);
+            for (int k = 0; k < p.num_matrices; k++) {
+                const Matrix & m = p.matrix[k];
+                m.format->unpack(tile.rows(m), m.row_bytes, b, n, panel);
+                for (int64_t g = groups.begin; g < groups.end; g++) {
+                    const int width = acts.width(g);
+                    m.format->panel[width](panel, n, acts.group(g) + b * width * act_block_bytes,
+                                           { dst.matrix[k] + g * group_columns, tile.row, tile.lanes() }, b == 0);
+                }
+            }
+            if (is_last && p.has_epilogue()) {
+                const int64_t row = tile.row + tile.skip;
+                for (int64_t g = groups.begin; g < groups.end; g++) {
+                    for (int64_t j = g * group_columns; j < g * group_columns + acts.width(g); j++) {
+                        finish(p, j, row, (int) tile_rows - tile.skip, dst.matrix[0][j] + row,
+                               p.num_matrices == 2 ? dst.matrix[1][j] + row : nullptr);
+                    }
+                }
+            }
+        }
+    }
+}
+
+int64_t num_tiles(const Part & p) {
+    return (p.num_rows + tile_rows - 1) / tile_rows;
+}
+
+// Tiles of all parts, counted through: the part of one thread.
+void run_private(const ggml_compute_params * params, const Group & g, char * own) {
+    int64_t total = 0;
+    for (int k = 0; k < g.num_parts; k++) {
+        total += num_tiles(g.parts[k]) * g.parts[k].num_matrices;
+    }
+    const Range mine   = split(total, 1, params->ith, params->nth);
+    const bool  stores = params->ith == 0 && g.normed != nullptr;
+    if (mine.begin == mine.end && !stores) {
+        return;
+    }
+    const Acts acts = acts_at(own + aligned(g.num_blocks * act_block * sizeof(float)), g);
+    quantise(g, acts, { 0, g.num_columns }, (float *) own, stores);
+    int64_t before = 0;
+    for (int k = 0; k < g.num_parts; k++) {
+        const Part &  p     = g.parts[k];
+        const int64_t units = p.num_matrices, n = num_tiles(p);
+        const auto    tile = [&](int64_t at) {
+            at = (at - before + units - 1) / units;
+            return at < 0 ? 0 : at > n ? n : at;
+        };
+        run_fused(p, acts, { tile(mine.begin), tile(mine.end) });
+        before += n * units;
+    }
+}
+
+struct Jobs {
+    int64_t tiles, groups;  // of one job
+    int64_t num_row_jobs[max_parts], total_row_jobs, num_column_jobs;
+};
+
+// Four jobs per thread where the products are large enough; at least one tile of 16 rows by 8 columns each.
+Jobs cut_into_jobs(const Group & g, const Acts & acts, int nth) {
+    Jobs    j;
+    int64_t tiles = 0;
+    for (int k = 0; k < g.num_parts; k++) {
+        tiles += num_tiles(g.parts[k]);
+    }
+    j.groups          = job_columns / group_columns;
+    j.num_column_jobs = (acts.num_groups() + j.groups - 1) / j.groups;
+    j.tiles           = tiles * j.num_column_jobs / (4 * nth);
+    j.tiles           = j.tiles < 1 ? 1 : j.tiles > 16 ? 16 : j.tiles;
+    j.total_row_jobs  = 0;
+    for (int k = 0; k < g.num_parts; k++) {
+        j.num_row_jobs[k] = (num_tiles(g.parts[k]) + j.tiles - 1) / j.tiles;
+        j.total_row_jobs += j.num_row_jobs[k];
+    }
+    return j;
+}
+
+Range at_most(int64_t begin, int64_t count, int64_t end) {
+    return { begin, begin + count < end ? begin + count : end };
+}
+
+void run_jobs(const ggml_compute_params * params, const Group & g, const PartTables * dst, const Acts & acts,
+              const Jobs & jobs, PanelBlock * panel) {
+    const int64_t num_jobs = jobs.total_row_jobs * jobs.num_column_jobs;
+    for (int64_t job = params->ith; job < num_jobs; job = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        int64_t r = job % jobs.total_row_jobs;
+        int     k = 0;
+        while (r >= jobs.num_row_jobs[k]) {
+            r -= jobs.num_row_jobs[k++];
+        }
+        const Part & p     = g.parts[k];
+        const Range  tiles = at_most(r * jobs.tiles, jobs.tiles, num_tiles(p));
+        if (acts.num_groups() == 1) {
+            run_fused(p, acts, tiles);
+        } else {
+            run_panels(p, dst[k], acts, tiles,
+                       at_most(job / jobs.total_row_jobs * jobs.groups, jobs.groups, acts.num_groups()), panel);
+        }
+    }
+}
+
+}  // namespace
+
+size_t group_work_size(int64_t num_columns, int64_t num_blocks, int n_threads) {
+    return 64 + shared_bytes(num_columns, num_blocks) + n_threads * thread_bytes(num_columns, num_blocks);
+}
+
+void run_group(const ggml_compute_params * params, const Group & g) {
+    const int ith = params->ith, nth = params->nth;
+    char *    scratch = (char *) aligned((size_t) params->wdata);
+    char * own = scratch + shared_bytes(g.num_columns, g.num_blocks) + ith * thread_bytes(g.num_columns, g.num_blocks);
+    if (is_private(g.num_columns, g.num_blocks)) {
+        run_private(params, g, own);
+        return;
+    }
+    const Acts acts = acts_at(scratch, g);
+    // Whole groups where there are enough: threads do not write into the same cache lines.
+    const Range columns = split(g.num_columns, g.num_columns < group_columns * nth ? 1 : group_columns, ith, nth);
+    quantise(g, acts, columns, (float *) own, true);
+    float **   table          = (float **) (scratch + acts_bytes(g.num_columns, g.num_blocks));
+    PartTables dst[max_parts] = {};
+    for (int k = 0; k < g.num_parts; k++) {
+        for (int m = 0; m < g.parts[k].num_matrices; m++, table += g.num_columns) {
+            const Matrix & matrix = g.parts[k].matrix[m];
+            dst[k].matrix[m]      = table;
+            for (int64_t j = columns.begin; j < columns.end; j++) {
+                table[j] = matrix.dst + j * matrix.dst_stride;
+            }
+        }
+    }
+    if (ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, nth);
+    }
+    ggml_barrier(params->threadpool);
+    run_jobs(params, g, dst, acts, cut_into_jobs(g, acts, nth),
+             (PanelBlock *) (own + aligned(g.num_blocks * act_block * sizeof(float))));
+}
+
+}  // namespace axion

@@ -1,0 +1,63 @@
+"""Fusions change no bit: logits with every fusion on are those of the separate kernels, for every architecture."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+
+from axion_llm import native
+from axion_llm.engine.binding import Batch, LlamaModel
+from axion_llm.worker.messages import KvType, Load
+from tests.factory import write_tiny_gguf
+
+# (architecture, weights, cache): sizes below make every tile shape occur: odd rows, several columns, several jobs.
+MODELS: list[tuple[str, GGMLQuantizationType, KvType]] = [
+    ("llama", GGMLQuantizationType.Q4_1, "f16"),
+    ("llama", GGMLQuantizationType.Q8_0, "q8_0"),
+    ("qwen2", GGMLQuantizationType.Q4_0, "q8_0"),
+    ("phi3", GGMLQuantizationType.Q5_1, "q8_0"),
+    ("gemma3", GGMLQuantizationType.Q8_0, "f16"),
+    ("command-r", GGMLQuantizationType.Q8_0, "q8_0"),
+    ("llama", GGMLQuantizationType.F16, "f16"),
+]
+STEPS = (1, 3, 8, 9, 40, 1, 1, 300, 1, 2)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda m: f"{m[0]}-{m[1].name}-{m[2]}")
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, KvType]]:
+    arch, weight_type, kv_type = request.param
+    path = tmp_path_factory.mktemp("tiny") / "model.gguf"
+    yield write_tiny_gguf(path, arch, weight_type=weight_type, n_head=4, n_head_kv=2, n_ff=352), kv_type
+
+
+def logits(path: Path, kv_type: KvType, kernels: set[str], threads: int) -> list[np.ndarray]:
+    """Of each of STEPS, computed by exactly these kernels."""
+    native.load().enable(kernels)
+    model = LlamaModel(Load("tiny", str(path), n_ctx=1024, n_seq_max=1, kv_type=kv_type), threads)
+    batch, seen, position = Batch(512), [], 0
+    try:
+        for count in STEPS:
+            batch.clear()
+            batch.add([(position + i) * 7919 % model.n_vocab for i in range(count)], position, 0, want_logits=True)
+            model.decode(batch)
+            seen.append(np.array(model.logits(1), copy=True))
+            position += count
+    finally:
+        model.close()
+    return seen
+
+
+def test_bits(tiny: tuple[Path, KvType]) -> None:
+    library = native.load()
+    everything = {k.name for k in library.kernels()}
+    fusions = {name for name in everything if name.startswith("fuse_")}
+    try:
+        expected = logits(*tiny, everything - fusions, threads=2)
+        for on in [set(fusions), *({name} for name in sorted(fusions))]:
+            for threads in (2, 3) if on == fusions else (2,):
+                for step, (a, b) in enumerate(zip(expected, logits(*tiny, everything - fusions | on, threads), strict=True)):
+                    assert a.tobytes() == b.tobytes(), f"{on} with {threads} threads, step {step} of {STEPS[step]}"
+    finally:
+        library.enable(everything)
