@@ -57,7 +57,8 @@ def test_bits(tiny: tuple[Path, KvType]) -> None:
         expected = logits(*tiny, everything - fusions, threads=2)
         for on in [set(fusions), *({name} for name in sorted(fusions))]:
             for threads in (2, 3) if on == fusions else (2,):
-                for step, (a, b) in enumerate(zip(expected, logits(*tiny, everything - fusions | on, threads), strict=True)):
+                seen = logits(*tiny, everything - fusions | on, threads)
+                for step, (a, b) in enumerate(zip(expected, seen, strict=True)):
                     assert a.tobytes() == b.tobytes(), f"{on} with {threads} threads, step {step} of {STEPS[step]}"
     finally:
         library.enable(everything)
