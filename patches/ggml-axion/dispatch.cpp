@@ -23,6 +23,7 @@ const Kernel * const kernels[] = {
     &fuse_qkv_kernel,    //
     &fuse_glu_kernel,    //
     &fuse_add_kernel,    //
+    &fuse_rope_kernel,   //
 };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
@@ -163,7 +164,7 @@ size_t axion_work_size(const ggml_cgraph * graph, int i, int n_threads) {
     const ggml_tensor * node = graph->nodes[i];
     size_t              most = 0;
     for (const Kernel * kernel : kernels) {
-        if (kernel->work_size != nullptr && kernel->accepts(node)) {
+        if (kernel->work_size != nullptr && (kernel->accepts == nullptr || kernel->accepts(node))) {
             const size_t size = kernel->work_size(node, n_threads);
             most              = size > most ? size : most;
         }

@@ -11,10 +11,10 @@ namespace axion {
 
 struct Kernel {
     const char * name;
-    // True when this kernel computes the node: shapes, types, strides, parameters.
+    // True when this kernel computes the node: shapes, types, strides, parameters. Null for one that only fuses.
     bool (*accepts)(const ggml_tensor * node);
     void (*compute)(const ggml_compute_params * params, ggml_tensor * node);
-    // Scratch bytes for an accepted node; may be null.
+    // Scratch bytes for an accepted node, for any node where `accepts` is null; may be null.
     size_t (*work_size)(const ggml_tensor * node, int n_threads);
     // Nodes after node i that the kernel computes along with it, 0 for none; may be null.
     int (*can_fuse)(const ggml_cgraph * graph, int i);

@@ -1,0 +1,218 @@
+// A run of ROPE and SET_ROWS nodes, the way from Q, K and V to the cache, with a barrier only where one is needed.
+//
+// One node depends on another when memory that one writes is read or written by the other. Few values: nodes that hang
+// together form a chain, which one thread computes from end to end, so no barrier is needed at all; a node that nothing
+// hangs on is shared out over the threads that are left. Many values: node by node, a barrier before one that depends
+// on what was computed since the last.
+
+#include "fuse.h"
+
+#include "ops.h"
+
+namespace axion {
+namespace {
+
+constexpr int     max_nodes   = 8;
+constexpr int64_t most_values = 16384;  // that are better computed by few threads than waited for
+
+struct Span {
+    const char * begin;
+    const char * end;
+
+    explicit Span(const ggml_tensor * t) : begin((const char *) t->data), end((const char *) t->data + ggml_nbytes(t)) {
+    }
+
+    bool meets(const Span & other) const {
+        return begin < other.end && other.begin < end;
+    }
+};
+
+bool is_member(const ggml_tensor * node) {
+    return (node->op == GGML_OP_ROPE || node->op == GGML_OP_SET_ROWS) && node->src[0]->type == GGML_TYPE_F32 &&
+           (node->flags & GGML_TENSOR_FLAG_COMPUTE);
+}
+
+// SET_ROWS has the tensor it writes into among its sources.
+bool reads(const ggml_tensor * node, const ggml_tensor * written) {
+    const int num = node->op == GGML_OP_SET_ROWS ? 2 : GGML_MAX_SRC;
+    for (int k = 0; k < num; k++) {
+        if (node->src[k] != nullptr && Span(node->src[k]).meets(Span(written))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool depend(const ggml_tensor * a, const ggml_tensor * b) {
+    return reads(a, b) || reads(b, a) || Span(a).meets(Span(b));
+}
+
+struct Run {
+    ggml_tensor * nodes[max_nodes];
+    int           num = 0, last = 0;
+
+    Run(const ggml_cgraph * graph, int i) {
+        for (; i < graph->n_nodes && num < max_nodes; i++) {
+            ggml_tensor * node = graph->nodes[i];
+            if (ggml_op_is_empty(node->op)) {
+                continue;
+            }
+            if (!is_member(node)) {
+                break;
+            }
+            nodes[num++] = node;
+            last         = i;
+        }
+    }
+
+    int64_t num_values() const {
+        int64_t n = 0;
+        for (int k = 0; k < num; k++) {
+            n += ggml_nelements(nodes[k]->src[0]);
+        }
+        return n;
+    }
+};
+
+size_t slot_bytes(const ggml_tensor * node, int n_threads) {
+    return node->op == GGML_OP_ROPE ? n_threads * (node->ne[0] * sizeof(float) + CACHE_LINE_SIZE) : 0;
+}
+
+// Scratch of the k-th node of a run: nodes computed at the same time must not share any.
+ggml_compute_params with_slot(const ggml_compute_params * params, const Run & run, int k) {
+    ggml_compute_params own = *params;
+    for (int j = 0; j < k; j++) {
+        own.wdata = (char *) own.wdata + slot_bytes(run.nodes[j], params->nth);
+    }
+    return own;
+}
+
+void compute_node(const ggml_compute_params * params, ggml_tensor * node) {
+    if (node->op == GGML_OP_ROPE) {
+        ggml_compute_forward_rope(params, node);
+    } else {
+        ggml_compute_forward_set_rows(params, node);
+    }
+}
+
+// The nodes of a run in chains, and which threads compute each.
+struct Chains {
+    int     of[max_nodes], num = 0;
+    int     length[max_nodes]{}, first_thread[max_nodes]{}, num_threads[max_nodes]{};
+    int64_t values[max_nodes]{};
+
+    explicit Chains(const Run & run) {
+        for (int k = 0; k < run.num; k++) {
+            of[k] = num++;
+            for (int j = 0; j < k; j++) {
+                if (of[j] != of[k] && depend(run.nodes[j], run.nodes[k])) {
+                    merge(of[j], of[k], k);
+                }
+            }
+        }
+        for (int k = 0; k < run.num; k++) {
+            length[of[k]]++;
+            values[of[k]] += ggml_nelements(run.nodes[k]->src[0]);
+        }
+    }
+
+    // Empty chains stay behind: they get no thread.
+    void merge(int into, int from, int last) {
+        for (int j = 0; j <= last; j++) {
+            of[j] = of[j] == from ? into : of[j];
+        }
+    }
+
+    int64_t largest_node() const {
+        int most = -1;
+        for (int c = 0; c < num; c++) {
+            most = length[c] == 1 && (most < 0 || values[c] > values[most]) ? c : most;
+        }
+        return most;
+    }
+
+    // A thread for each chain, the largest lone node for all threads behind them; where threads are too few, each
+    // chain in turn goes to the one that has least to do.
+    void assign(int nth) {
+        const int64_t largest = largest_node();
+        int           others  = 0;
+        for (int c = 0; c < num; c++) {
+            others += length[c] > 0 && c != largest;
+        }
+        int64_t load[max_nodes]{};
+        for (int c = 0; c < num; c++) {
+            if (c == largest && nth > others) {
+                first_thread[c] = others;
+                num_threads[c]  = nth - others;
+            } else if (length[c] > 0) {
+                int       to  = 0;
+                const int end = nth > others ? others : nth;
+                for (int t = 1; t < end; t++) {
+                    to = load[t] < load[to] ? t : to;
+                }
+                load[to] += values[c];
+                first_thread[c] = to;
+                num_threads[c]  = 1;
+            }
+        }
+    }
+};
+
+void compute_chains(const ggml_compute_params * params, const Run & run) {
+    Chains chains(run);
+    chains.assign(params->nth);
+    for (int k = 0; k < run.num; k++) {
+        const int c = chains.of[k], ith = params->ith - chains.first_thread[c];
+        if (ith >= 0 && ith < chains.num_threads[c]) {
+            ggml_compute_params own = with_slot(params, run, k);
+            own.ith                 = ith;
+            own.nth                 = chains.num_threads[c];
+            compute_node(&own, run.nodes[k]);
+        }
+    }
+}
+
+void compute_in_order(const ggml_compute_params * params, const Run & run) {
+    int first = 0;  // since the last barrier
+    for (int k = 0; k < run.num; k++) {
+        for (int j = first; j < k; j++) {
+            if (depend(run.nodes[j], run.nodes[k])) {
+                ggml_barrier(params->threadpool);
+                first = k;
+            }
+        }
+        const ggml_compute_params own = with_slot(params, run, k);
+        compute_node(&own, run.nodes[k]);
+    }
+}
+
+size_t work_size(const ggml_tensor * node, int n_threads) {
+    return max_nodes * slot_bytes(node, n_threads);
+}
+
+int fuse(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    if (!is_member(graph->nodes[i])) {
+        return 0;
+    }
+    const Run run(graph, i);
+    if (run.num < 2) {
+        return 0;
+    }
+    const ggml_compute_params end = with_slot(params, run, run.num);
+    if ((size_t) ((char *) end.wdata - (char *) params->wdata) > params->wsize) {
+        return 0;
+    }
+    count_call(params, fuse_rope_kernel, true);
+    if (run.num_values() <= most_values) {
+        compute_chains(params, run);
+    } else {
+        compute_in_order(params, run);
+    }
+    return run.last - i;
+}
+
+}  // namespace
+
+const Kernel fuse_rope_kernel = { "fuse_rope", nullptr, nullptr, work_size, nullptr, nullptr, fuse };
+
+}  // namespace axion
