@@ -87,8 +87,11 @@ ggml_compute_params with_slot(const ggml_compute_params * params, const Run & ru
     return own;
 }
 
+// As the node would be computed alone; both kernels of ROPE know no barrier.
 void compute_node(const ggml_compute_params * params, ggml_tensor * node) {
-    if (node->op == GGML_OP_ROPE) {
+    if (is_on(rope_kernel) && rope_kernel.accepts(node)) {
+        rope_kernel.compute(params, node);
+    } else if (node->op == GGML_OP_ROPE) {
         ggml_compute_forward_rope(params, node);
     } else {
         ggml_compute_forward_set_rows(params, node);

@@ -9,6 +9,7 @@
 // would compute its nodes alone, so that switching it changes no bit.
 
 #include "fuse.h"
+#include "glu.h"
 #include "mul_mat_group.h"
 #include "vec.h"
 
@@ -100,15 +101,21 @@ int parse_norm(Parser & p, int at) {
     return next;
 }
 
+template <f32x16 f(f32x16, f32x16)> void tile_row(const int, float * y, const float * gate, const float * up) {
+    store16(y, f(load16(gate), load16(up)));
+}
+
+// Ours where it would compute the node alone, else upstream's.
 GluRow glu_row(const ggml_tensor * glu) {
     if (glu->type != GGML_TYPE_F32 || !ggml_is_contiguous(glu) || glu->ne[0] % tile_rows != 0) {
         return nullptr;
     }
+    const bool is_ours = is_on(glu_kernel);
     switch (ggml_get_glu_op(glu)) {
     case GGML_GLU_OP_SWIGLU:
-        return ggml_vec_swiglu_f32;
+        return is_ours ? tile_row<swiglu16> : ggml_vec_swiglu_f32;
     case GGML_GLU_OP_GEGLU:
-        return ggml_vec_geglu_f32;
+        return is_ours ? tile_row<geglu16> : ggml_vec_geglu_f32;
     default:
         return nullptr;
     }

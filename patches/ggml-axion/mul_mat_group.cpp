@@ -5,6 +5,7 @@
 
 #include "mul_mat_group.h"
 #include "rms_norm.h"
+#include "rows.h"
 
 namespace axion {
 namespace {
@@ -33,13 +34,6 @@ size_t shared_bytes(int64_t num_columns, int64_t num_blocks) {
     return is_private(num_columns, num_blocks)
                ? 0
                : acts_bytes(num_columns, num_blocks) + aligned(max_matrices * num_columns * sizeof(float *));
-}
-
-float * row_of(const ggml_tensor * t, int64_t r) {
-    const int64_t i1 = r % t->ne[1];
-    const int64_t i2 = r / t->ne[1] % t->ne[2];
-    const int64_t i3 = r / (t->ne[1] * t->ne[2]);
-    return (float *) ((char *) t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3]);
 }
 
 Acts acts_at(char * data, const Group & g) {

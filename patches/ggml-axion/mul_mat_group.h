@@ -25,7 +25,7 @@ struct Addend {
     int64_t       stride;
 };
 
-// y[i] = act(gate[i]) * up[i] for n values.
+// y[i] = act(gate[i]) * up[i] for the n = 16 values of a tile.
 using GluRow = void (*)(const int n, float * y, const float * gate, const float * up);
 
 struct Part {
