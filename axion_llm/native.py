@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from axion_llm.config import library_dir, limit_spinning
 from axion_llm.errors import NativeLibraryError
 
-ABI = 2
+ABI = 3
 REBUILD = "build them with `scripts/build` (in a clone) or reinstall the package"
 
 
@@ -33,7 +34,11 @@ class _Api(ctypes.Structure):
         ("set_enabled", ctypes.CFUNCTYPE(None, ctypes.c_uint64)),
         ("get_calls", ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)),
         ("get_barriers", ctypes.CFUNCTYPE(ctypes.c_uint64)),
+        ("measure_peak", ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_uint32, ctypes.c_double)),
     )
+
+
+PEAKS = ("f32", "int8", "bf16", "read")  # kinds of measure_peak: operations per second, bytes per second
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ class NativeLibrary:
         """Switch exactly these kernels on. Only while no graph is being computed."""
         all_names = [k.name for k in self.kernels()]
         self._api.set_enabled(sum(1 << i for i, name in enumerate(all_names) if name in names))
+
+    def peak(self, kind: str, num_threads: int, seconds: float = 0.3) -> float:
+        """What `num_threads` cores together do at best: one of PEAKS; 0 where the CPU has no such instruction."""
+        with ThreadPoolExecutor(num_threads) as threads:
+            index = PEAKS.index(kind)
+            return sum(threads.map(lambda _: float(self._api.measure_peak(index, seconds)), range(num_threads)))
 
 
 def load(directory: Path | None = None) -> NativeLibrary:

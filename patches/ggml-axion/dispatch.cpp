@@ -191,6 +191,7 @@ const axion_api * axion_info(void) {
         a.set_enabled  = [](uint64_t mask) { enabled().store(mask); };
         a.get_calls    = [](uint32_t k) -> uint64_t { return k < num_kernels ? calls[k].load() : 0; };
         a.get_barriers = [] { return barriers; };
+        a.measure_peak = axion_measure_peak;
         return a;
     }();
     return &api;
