@@ -13,14 +13,6 @@ namespace {
 
 using namespace fa;
 
-// The plain tile is right everywhere, but it has been timed nowhere: upstream keeps the machines that have no tile of
-// ours.
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-constexpr bool has_own_tile = true;
-#else
-constexpr bool has_own_tile = false;
-#endif
-
 bool is_cache_type(const ggml_tensor * t) {
     const int multiple = t->type == GGML_TYPE_Q8_0 ? 32 : 16;
     return (t->type == GGML_TYPE_Q8_0 || t->type == GGML_TYPE_F16) && t->nb[0] == ggml_type_size(t->type) &&
@@ -33,7 +25,7 @@ bool is_plain_mask(const ggml_tensor * mask, const ggml_tensor * q) {
 }
 
 bool accepts(const ggml_tensor * node) {
-    if (!has_own_tile || node->op != GGML_OP_FLASH_ATTN_EXT) {
+    if (!AXION_HAS_ATTENTION_TILE || node->op != GGML_OP_FLASH_ATTN_EXT) {
         return false;
     }
     const ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2];

@@ -1,18 +1,23 @@
-// The packed operands of flash attention: what the pack functions write and the tile functions read.
+// What flash attention's passes and its tiles agree on: sizes, the queries in int8, and the interface of a tile.
 //
 // A block is 256 visible positions of a query row, and the unit in which everything is summed: scores, one maximum, one
 // exp pass, one product with V. A span is what several rows need for the same block: rows of a sliding window start up
-// to max_shift positions apart. Packed once per span:
-//   K q8_0: int8  [dk/32][span/16][8][16 positions][4 values], as unsigned (+128) where the machine's dot wants that
-//           float [dk/32][span]  the scales
-//   V q8_0: int8  [dv/32][span/4][32 values][4 positions], values in the order of v_order
-//           float [dv/32][span]  the scales
-//   K F16:  float [span/16][dk][16 positions];   V F16: float [span][dv]
+// to max_shift positions apart. It is packed once for all of them, in a layout that is the tile's own.
+//
+// A tile for a q8_0 cache is a namespace of:
+//   k_bias, weight_max, packed_bytes     what it adds to K's values; the largest weight it takes; bytes of a packed
+//   value pack_k_q8(rows, n, dk, k, scales)    n rows of q8_0 to K's layout, scales to [dk/32][span] scores_q8(q, n, k,
+//   scales, begin, end, out)   n query rows times the positions of the 16-groups [begin, end) pack_v_q8(rows, n, dv, v,
+//   scales)    as for K write_weights(w, scaled, weights, r, b, begin, end)   round(w * scaled) of query row r for the
+//   values of scale b values_q8(weights, n, v, dv, begin, end, units, out)  n rows times V over the 16-groups [begin,
+//   end)
+// The integer sums are exact and the float operations those of flash_attn_tile_plain.h: every tile gives its bits, but
+// for weight_max.
 #pragma once
 
+#include "vecmath.h"
+
 #include <cstddef>
-#include <cstdint>
-#include <cstring>
 
 namespace axion {
 namespace fa {
@@ -31,16 +36,6 @@ static_assert(span_size % 16 == 0 && block_size % 16 == 0, "whole vectors");
 
 enum class KvType { q8_0, f16 };
 
-// Softmax weights times V's scales go to the integer product as two digits of this many bits each. With 8 bits the sum
-// over a block is at most 65535 * 128 * 256 < 2^31.
-#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
-constexpr int digit_bits = 8;
-#else
-constexpr int digit_bits = 7;
-#endif
-constexpr int   digit_base = 1 << digit_bits;
-constexpr float weight_max = (float) (digit_base * digit_base - 1);
-
 // Query rows in int8: values, and per 32 of them a scale (with the softmax scale in it) and where the sum starts.
 struct QueryQ8 {
     const int8_t *  values;  // [rows][dk]
@@ -49,14 +44,10 @@ struct QueryQ8 {
     int             dk;
 };
 
-// Where the weights of a group of rows are: row r, digit 0 (high) or 1, of the values that share scale b.
-struct Digits {
-    uint8_t * data;
+// The weights of a group of rows as the integer product takes them; the layout within is the tile's.
+struct Weights {
+    uint8_t * data;  // [rows, made even][num_scales][2 bytes][span_size]
     int       num_scales;
-
-    uint8_t * row(int r, int b, int digit) const {
-        return data + ((size_t) (r * num_scales + b) * 2 + digit) * span_size;
-    }
 };
 
 inline float half_to_float(uint16_t h) {
@@ -74,6 +65,44 @@ inline float half_to_float(uint16_t h) {
     }
     memcpy(&f, &bits, sizeof f);
     return f;
+}
+
+// `lanes` halves from unaligned memory.
+inline vf32 vload_half(const void * p) {
+#if defined(__AVX512F__)
+    return (vf32) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (vf32) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+#elif defined(__ARM_NEON)
+    float16x4_t h;
+    memcpy(&h, p, sizeof h);
+    return (vf32) vcvt_f32_f16(h);
+#else
+    vf32 f;
+    for (int i = 0; i < lanes; i++) {
+        uint16_t h;
+        memcpy(&h, (const char *) p + 2 * i, 2);
+        f[i] = half_to_float(h);
+    }
+    return f;
+#endif
+}
+
+// The scales of n rows of q8_0, num_scales each, and the last again up to the next 16. Halves are gathered first, so
+// that no load waits for narrow stores.
+inline void unpack_scales(const char * const * rows, int n, int num_scales, float * scales) {
+    alignas(64) uint16_t half[span_size];
+    for (int b = 0; b < num_scales; b++) {
+        for (int i = 0; i < n; i++) {
+            memcpy(&half[i], rows[i] + (size_t) b * quant_bytes, 2);
+        }
+        for (int i = n; i % 16 != 0; i++) {
+            half[i] = half[n - 1];
+        }
+        for (int i = 0; i < n; i += lanes) {
+            vstore(scales + b * span_size + i, vload_half(half + i));
+        }
+    }
 }
 
 }  // namespace fa

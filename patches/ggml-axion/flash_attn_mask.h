@@ -30,14 +30,45 @@ inline uint64_t visible_word(const uint16_t * mask, int n, bool & biased) {
         word |= (uint64_t) see << i;
         biased |= _mm512_mask_test_epi16_mask(see, x, x) != 0;
     }
+    return word;
 #else
-    for (int i = 0; i < n; i++) {
+    int i = 0;
+#if defined(__AVX2__)
+    const __m256i hidden = _mm256_set1_epi16((short) half_minus_infinity);
+    for (; i + 32 <= n; i += 32) {
+        const __m256i x = _mm256_loadu_si256((const __m256i *) (mask + i));
+        const __m256i y = _mm256_loadu_si256((const __m256i *) (mask + i + 16));
+        const __m256i h = _mm256_cmpeq_epi16(x, hidden), k = _mm256_cmpeq_epi16(y, hidden);
+        const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(h, k), 0xd8);
+        word |= (uint64_t) (uint32_t) ~_mm256_movemask_epi8(bytes) << i;
+        const __m256i other = _mm256_or_si256(_mm256_andnot_si256(h, x), _mm256_andnot_si256(k, y));
+        biased |= !_mm256_testz_si256(other, other);
+    }
+#elif defined(__ARM_NEON)
+    const uint16x8_t hidden  = vdupq_n_u16(half_minus_infinity);
+    const uint8x16_t weights = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    uint16x8_t       other   = vdupq_n_u16(0);
+    for (; i + 64 <= n; i += 64) {
+        uint8x16_t part[4];
+        AXION_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const uint16x8_t x = vld1q_u16(mask + i + 16 * j), y = vld1q_u16(mask + i + 16 * j + 8);
+            const uint16x8_t h = vceqq_u16(x, hidden), k = vceqq_u16(y, hidden);
+            other   = vorrq_u16(other, vorrq_u16(vbicq_u16(x, h), vbicq_u16(y, k)));
+            part[j] = vbicq_u8(weights, vuzp1q_u8(vreinterpretq_u8_u16(h), vreinterpretq_u8_u16(k)));
+        }
+        const uint8x16_t half = vpaddq_u8(vpaddq_u8(part[0], part[1]), vpaddq_u8(part[2], part[3]));
+        word |= vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(half, half)), 0) << i;
+    }
+    biased |= vmaxvq_u16(other) != 0;
+#endif
+    for (; i < n; i++) {
         const bool see = mask[i] != half_minus_infinity;
         word |= (uint64_t) see << i;
         biased |= see && mask[i] != 0;
     }
-#endif
     return word;
+#endif
 }
 
 inline int first_bit(uint64_t w) {

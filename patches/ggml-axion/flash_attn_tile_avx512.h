@@ -1,6 +1,7 @@
-// Flash attention's inner loops for AVX-512 with VNNI: packing of K and V, the two products, the weights' digits.
-// The integer products are exact; the float ones run in the order of positions (or values), one fma each, whatever the
-// number of rows: a row's result does not depend on the rows beside it.
+// Flash attention's tile for a q8_0 cache on AVX-512 with VNNI. Packed:
+//   K        [dk/32][span/16][8][16 positions][4 values], raised by 128: vpdpbusd takes it unsigned
+//   V        [dv/32][span/4][32 values][4 positions], the values in the order the unpacks leave
+//   weights  [rows][scales][2][span] bytes: high and low digits, each a product of its own
 #pragma once
 
 #if !defined(__AVX512VNNI__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__)
@@ -14,8 +15,11 @@
 
 namespace axion {
 namespace fa {
+namespace avx512 {
 
-constexpr int32_t k_bias = 128;  // vpdpbusd takes K unsigned
+constexpr int   k_bias       = 128;
+constexpr float weight_max   = 65535.0f;
+constexpr int   packed_bytes = 1;
 
 inline __m512i dword16(const void * p) {
     int32_t x;
@@ -52,24 +56,8 @@ inline __m512i two_rows(const char * low, const char * high) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(l), _mm256_loadu_si256((const __m256i *) high), 1);
 }
 
-// The scales of n rows of q8_0, num_scales each; halves are gathered first, so that no load waits for narrow stores.
-inline void unpack_scales(const char * const * rows, int n, int num_scales, float * scales) {
-    alignas(64) uint16_t half[span_size];
-    for (int b = 0; b < num_scales; b++) {
-        for (int i = 0; i < n; i++) {
-            memcpy(&half[i], rows[i] + (size_t) b * quant_bytes, 2);
-        }
-        for (int i = n; i % 16 != 0; i++) {
-            half[i] = half[n - 1];
-        }
-        for (int i = 0; i < n; i += 16) {
-            const __m256i h = _mm256_load_si256((const __m256i *) (half + i));
-            _mm512_store_ps(scales + b * span_size + i, _mm512_cvtph_ps(h));
-        }
-    }
-}
-
-inline void pack_k_q8(const char * const * rows, int n, int dk, int8_t * k8, float * scales) {
+inline void pack_k_q8(const char * const * rows, int n, int dk, void * packed, float * scales) {
+    int8_t *      k8   = (int8_t *) packed;
     const __m512i bias = _mm512_set1_epi8((char) 0x80);
     unpack_scales(rows, n, dk / quant_size, scales);
     for (int g = 0; g * 16 < n; g++) {
@@ -161,8 +149,10 @@ inline void scores_q8_rows(const QueryQ8 & q, int row, const int8_t * k8, const 
 }
 
 // out[r][p] for the rows of a group and the positions of the 16-groups [begin, end).
-inline void scores_q8(const QueryQ8 & q, int n, const int8_t * k8, const float * ks, int begin, int end, float * out) {
-    int r = 0;
+inline void scores_q8(const QueryQ8 & q, int n, const void * packed, const float * ks, int begin, int end,
+                      float * out) {
+    const int8_t * k8 = (const int8_t *) packed;
+    int            r  = 0;
     for (; n - r == 3 || n - r > 4; r += 3) {
         scores_q8_rows<3>(q, r, k8, ks, begin, end, out);
     }
@@ -174,7 +164,8 @@ inline void scores_q8(const QueryQ8 & q, int n, const int8_t * k8, const float *
     }
 }
 
-inline void pack_v_q8(const char * const * rows, int n, int dv, int8_t * v8, float * scales) {
+inline void pack_v_q8(const char * const * rows, int n, int dv, void * packed, float * scales) {
+    int8_t * v8 = (int8_t *) packed;
     unpack_scales(rows, n, dv / quant_size, scales);
     for (int p = 0; p < n; p += 4) {
         const char * r[4];
@@ -197,16 +188,28 @@ inline void pack_v_q8(const char * const * rows, int n, int dv, int8_t * v8, flo
     }
 }
 
-// The 32 values of scale b for R rows, over the groups [begin, end) of four positions.
+// Adding 2^23 rounds and leaves the integer in the low 16 bits.
+inline void write_weights(const float * w, const float * scaled, const Weights & weights, int r, int b, int begin,
+                          int end) {
+    uint8_t * high = weights.data + (size_t) (r * weights.num_scales + b) * 2 * span_size;
+    for (int p = begin * 16; p < end * 16; p += 16) {
+        const __m512  x = _mm512_fmadd_ps(_mm512_load_ps(w + p), _mm512_load_ps(scaled + p), _mm512_set1_ps(0x1p23f));
+        const __m512i bits = _mm512_castps_si512(x);
+        _mm_store_si128((__m128i *) (high + p), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 8)));
+        _mm_store_si128((__m128i *) (high + span_size + p), _mm512_cvtepi32_epi8(bits));
+    }
+}
+
+// The 32 values of scale b for rows [row, row + R), over the groups [begin, end) of four positions.
 template <int R>
-AXION_OWN_FRAME void values_q8_tile(const Digits & w, int row, const int8_t * v8, int b, int begin, int end,
-                                    const float * scales, float * const * out) {
+AXION_OWN_FRAME void values_q8_tile(const Weights & w, int row, const int8_t * v8, int b, int begin, int end,
+                                    const float * units, float * const * out) {
     const int8_t *  v = v8 + (size_t) b * (span_size / 4) * 128;
     const uint8_t * p[R];
     __m512i         high[R][2] = {}, low[R][2] = {};
     AXION_UNROLL
     for (int r = 0; r < R; r++) {
-        p[r] = w.row(row + r, b, 0);
+        p[r] = w.data + (size_t) ((row + r) * w.num_scales + b) * 2 * span_size;
     }
     for (int g = begin; g < end; g++) {
         const __m512i v0 = _mm512_load_si512(v + g * 128), v1 = _mm512_load_si512(v + g * 128 + 64);
@@ -224,42 +227,41 @@ AXION_OWN_FRAME void values_q8_tile(const Digits & w, int row, const int8_t * v8
         __m512 f[2];
         AXION_UNROLL
         for (int i = 0; i < 2; i++) {
-            const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r][i], digit_bits), low[r][i]);
-            f[i]              = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scales[row + r]));
+            const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r][i], 8), low[r][i]);
+            f[i]              = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(units[b * group_rows + row + r]));
         }
         _mm512_storeu_ps(out[row + r] + b * quant_size, _mm512_shuffle_f32x4(f[0], f[1], 0x88));
         _mm512_storeu_ps(out[row + r] + b * quant_size + 16, _mm512_shuffle_f32x4(f[0], f[1], 0xdd));
     }
 }
 
-inline void values_q8(const Digits & w, int n, const int8_t * v8, int b, int begin, int end, const float * scales,
-                      float * const * out) {
-    switch (n) {
-    case 6:
-        return values_q8_tile<6>(w, 0, v8, b, begin, end, scales, out);
-    case 5:
-        return values_q8_tile<5>(w, 0, v8, b, begin, end, scales, out);
-    case 4:
-        return values_q8_tile<4>(w, 0, v8, b, begin, end, scales, out);
-    case 3:
-        return values_q8_tile<3>(w, 0, v8, b, begin, end, scales, out);
-    case 2:
-        return values_q8_tile<2>(w, 0, v8, b, begin, end, scales, out);
-    default:
-        return values_q8_tile<1>(w, 0, v8, b, begin, end, scales, out);
+template <int R>
+inline void values_q8_rows(const Weights & w, const void * v, int begin, int end, const float * units,
+                           float * const * out) {
+    for (int b = 0; b < w.num_scales; b++) {
+        values_q8_tile<R>(w, 0, (const int8_t *) v, b, begin * 4, end * 4, units, out);
     }
 }
 
-// The digits of sixteen weights in [0, weight_max]; a NaN becomes zero (its row is NaN through the sum of weights).
-inline void store_digits(f32x16 x, uint8_t * high, uint8_t * low) {
-    const __m512i q = _mm512_cvtps_epi32((__m512) x);
-    _mm_storeu_si128((__m128i *) low, _mm512_cvtepi32_epi8(q));
-    _mm_storeu_si128((__m128i *) high, _mm512_cvtepi32_epi8(_mm512_srli_epi32(q, digit_bits)));
+// Row r of n: the weights times V.
+inline void values_q8(const Weights & w, int n, const void * v, int, int begin, int end, const float * units,
+                      float * const * out) {
+    switch (n) {
+    case 6:
+        return values_q8_rows<6>(w, v, begin, end, units, out);
+    case 5:
+        return values_q8_rows<5>(w, v, begin, end, units, out);
+    case 4:
+        return values_q8_rows<4>(w, v, begin, end, units, out);
+    case 3:
+        return values_q8_rows<3>(w, v, begin, end, units, out);
+    case 2:
+        return values_q8_rows<2>(w, v, begin, end, units, out);
+    default:
+        return values_q8_rows<1>(w, v, begin, end, units, out);
+    }
 }
 
-inline f32x16 load_half16(const void * p) {
-    return (f32x16) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
-}
-
+}  // namespace avx512
 }  // namespace fa
 }  // namespace axion
