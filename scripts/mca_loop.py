@@ -47,7 +47,7 @@ def innermost_loops(body: list[tuple[int, str]]) -> list[tuple[int, int]]:
 
 
 def cycles(instructions: list[str]) -> float:
-    code = "\n".join("nop" if re.match(r"(b\.|b |cbn?z|tbn?z|bl )", t) else t for t in instructions)
+    code = "\n".join("nop" if re.match(r"(b\.|b\s|cbn?z|tbn?z|bl\s)", t) else t for t in instructions)
     command = [
         tool("llvm-mca-19", "llvm-mca"),
         "-mtriple=aarch64",

@@ -65,8 +65,17 @@ inline void vstore_first(float * p, vf32 v, int64_t n) {
     memcpy(p, &v, (size_t) n * sizeof(float));
 }
 
+// Not the sum with a vector of zeros: the compiler would have to add them, for the sake of -0.
 inline vf32 vsplat(float x) {
-    return vf32{} + x;
+#if defined(__AVX512F__)
+    return (vf32) _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return (vf32) _mm256_set1_ps(x);
+#elif defined(__ARM_NEON)
+    return (vf32) vdupq_n_f32(x);
+#else
+    return vf32{ x, x, x, x };
+#endif
 }
 
 inline vi32 vbits(vf32 v) {

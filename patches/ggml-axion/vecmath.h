@@ -180,6 +180,14 @@ inline f32x16 exp16(f32x16 x) {
 
 // 2^x for x <= 0; exactly 0 below 2^-126, exactly 1 at 0; NaN stays NaN.
 inline vf32 exp2_flushed(vf32 x) {
+#if defined(__ARM_FEATURE_SVE)
+    const vf32 magic = vsplat(0x1.8p17f + 127.0f);  // adding it rounds x to 1/64
+    const vf32 t     = x + magic;
+    const vf32 f     = x - (t - magic);
+    const vf32 p     = f * vfma(f, 0x1.ebfc28p-3f, 0x1.62e486p-1f);  // 2^f - 1
+    const vf32 scale = table_exp2(t);
+    const vf32 y     = vfma(p, scale, scale);
+#else
     const vf32 magic = vsplat(0x1.8p23f + 127.0f);  // adding it rounds x to n and leaves n + 127 in the low bits
     const vf32 t     = x + magic;
     const vf32 f     = x - (t - magic);
@@ -191,6 +199,7 @@ inline vf32 exp2_flushed(vf32 x) {
     p            = vfma(p, f, 0x1.62e43p-1f);
     p            = vfma(p, f, 1.0f);
     const vf32 y = p * vfrom_bits(vbits(t) << 23);
+#endif
     return x < -126.0f ? vf32{} : y;
 }
 
