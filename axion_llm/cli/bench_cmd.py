@@ -6,10 +6,11 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from axion_llm.bench import serve as bench_serve
@@ -18,6 +19,9 @@ from axion_llm.bench.servers import Settings, Side, ours, stock
 from axion_llm.config import Settings as ServiceSettings
 from axion_llm.errors import ServiceError
 from axion_llm.models.registry import load_registry, locate
+
+if TYPE_CHECKING:
+    from axion_llm.bench.kernels import Report
 
 
 @click.group()
@@ -113,3 +117,84 @@ def model(name: str, depths: str, kv_types: str, rounds: int, threads: int, as_j
     for row in rows:
         table.add_row(row.test, row.kv_type, str(row.depth), f"{row.on:.1f}", f"{row.off:.1f}", f"{row.ratio:.2f}")
     Console().print(table)
+
+
+@bench.command("kernels")
+@click.option("--op", help="Only these operations, with commas: mul_mat,flash_attn,soft_max …")
+@click.option("--filter", "text", help="Only lines that contain this text, as 'q4_K 4096x14336' or 'D=128'.")
+@click.option("--quick", is_flag=True, help="Fewer types and shapes: about half a minute.")
+@click.option("--rounds", default=3, show_default=True, help="How often each side is measured.")
+@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the peaks and what is left to upstream.")
+def kernels(op: str | None, text: str | None, quick: bool, rounds: int, threads: int, as_json: bool) -> None:
+    """Every operation of ours against upstream's, in turn in one process, on layers of 4B to 8B models.
+
+    Rates are medians; 'of peak' is our share of what this machine does in a loop of nothing but multiply-adds (int8
+    dots, memory reads). Operations on rows run in the caches and have no such peak. Lines that no kernel of ours takes
+    are left out and counted.
+
+    \b
+    axion-llm bench kernels --quick
+    axion-llm bench kernels --op flash_attn --filter 'D=128'
+    axion-llm bench kernels --json > kernels.json
+    """
+    from axion_llm.bench import kernels as bench_kernels  # loads the native libraries
+
+    cases = bench_kernels.select(op, text, quick)
+    if not cases:
+        raise click.UsageError("no operation is called that; run without --op and --filter to see all")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(cases))
+        report = bench_kernels.measure(
+            cases, threads, rounds, lambda case, _: progress.update(task, advance=1, description=case.op)
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        print_kernels(report)
+    if wrong := [f"{row.op} {row.case}" for row in report.rows if not row.agrees]:
+        raise ServiceError(f"ours and upstream's results differ by more than rounding: {'; '.join(wrong)}")
+
+
+def print_kernels(report: Report) -> None:
+    table = Table("operation", "case", "ours, G/s", "stock, G/s", "unit", "ratio", "of peak")
+    for row in report.rows:
+        share = "-" if row.share is None else f"{row.share:.0%}"
+        cells = (f"{row.ours / 1e9:.1f}", f"{row.stock / 1e9:.1f}", row.unit, f"{row.ratio:.2f}", share)
+        table.add_row(row.op, row.case, *cells)
+    console = Console(width=120)
+    console.print(table)
+    peaks = ", ".join(f"{kind} {value / 1e9:.0f}" for kind, value in report.peaks.items() if value)
+    console.print(f"{report.isa}, {report.threads} threads; peaks in G/s (operations, bytes read): {peaks}")
+    if report.not_taken:
+        console.print(f"{len(report.not_taken)} cases are left to upstream: --json names them")
+
+
+@bench.command("quality")
+@click.option("--model", "name", default="smollm2", show_default=True, help="A model of the registry.")
+@click.option("--text", "text_file", type=click.Path(path_type=Path, exists=True), help="Instead of Python's manual.")
+@click.option("--tokens", default=4096, show_default=True, help="How much of the text.")
+@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def quality(name: str, text_file: Path | None, tokens: int, threads: int, as_json: bool) -> None:
+    """Perplexity and KL divergence: our kernels against stock, an 8-bit cache against F16.
+
+    'by kernels' is the change of perplexity against stock on the same cache (limit 0.1%), 'by cache' that against an
+    F16 cache with the same kernels (limit 0.5%). KL divergence is from stock with an F16 cache, in nats. Exit code 1
+    when a limit is passed.
+    """
+    from axion_llm.bench import quality as bench_quality  # loads the native libraries
+
+    text = text_file.read_text() if text_file else bench_quality.default_text()
+    rows = bench_quality.measure(find_model(name), text, tokens, threads, Console(stderr=True).print)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        table = Table("kernels", "KV", "perplexity", "by kernels", "by cache", "KL mean", "KL p99", "same choice")
+        for r in rows:
+            changes = ("-" if c is None else f"{c:+.3%}" for c in (r.by_kernels, r.by_cache))
+            kl = (f"{r.kl_mean:.5f}", f"{r.kl_p99:.5f}", f"{r.same_choice:.2%}")
+            table.add_row(r.kernels, r.kv_type, f"{r.perplexity:.4f}", *changes, *kl)
+        Console(width=120).print(table)
+    if failed := [f"{r.kernels} {r.kv_type}" for r in rows if not r.passes]:
+        raise ServiceError(f"perplexity changed by more than its limit: {', '.join(failed)}")

@@ -1,0 +1,102 @@
+"""Every operation that our kernels take, ours and stock in turn in one process, as shares of the machine's peak."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from axion_llm import native
+from axion_llm.bench.cases import Case, all_cases
+from axion_llm.bench.graph import Graph
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """Medians over the rounds. Rates are in `unit`; `share` is ours of the peak, None where no peak is known."""
+
+    op: str
+    case: str
+    kernels: str  # which of ours computed it
+    unit: str
+    ours: float
+    stock: float
+    ratio: float
+    peak: str
+    share: float | None
+    difference: float  # between ours and stock: squared, as a part of stock's squared values
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    isa: str
+    threads: int
+    peaks: dict[str, float]  # by kind, all threads together
+    rows: list[KernelRow]
+    not_taken: list[str]  # cases that fall through to upstream
+
+
+def select(op: str | None, text: str | None, quick: bool) -> list[Case]:
+    """Cases of one operation, or whose line contains `text`."""
+    cases = [c for c in all_cases(quick) if op is None or c.op in op.split(",")]
+    return [c for c in cases if text is None or text in f"{c.op} {c.name}"]
+
+
+def measure(
+    cases: Iterable[Case], threads: int, rounds: int, on_case: Callable[[Case, KernelRow | None], None]
+) -> Report:
+    """`on_case` hears of every case when it is done, with None when no kernel of ours takes it."""
+    library = native.load()
+    peaks = {kind: library.peak(kind, threads) for kind in native.PEAKS}
+    names = {kernel.name for kernel in library.kernels() if kernel.enabled}
+    rows, not_taken = [], []
+    try:
+        for case in cases:
+            row = _measure(library, names, case, threads, rounds, peaks)
+            if row:
+                rows.append(row)
+            else:
+                not_taken.append(f"{case.op} {case.name}")
+            on_case(case, row)
+    finally:
+        library.enable(names)
+    return Report(library.isa, threads, peaks, rows, not_taken)
+
+
+def _measure(
+    library: native.NativeLibrary,
+    names: set[str],
+    case: Case,
+    threads: int,
+    rounds: int,
+    peaks: dict[str, float],
+) -> KernelRow | None:
+    with Graph(threads) as graph:
+        case.build(graph)
+        graph.allocate(np.random.default_rng(0))
+        case.fill(graph)
+        library.enable(names)
+        before = {k.name: k.calls for k in library.kernels()}
+        graph.run()
+        taken_by = [k.name for k in library.kernels() if k.calls > before[k.name]]
+        if not taken_by:
+            return None
+        ours = graph.result()
+        library.enable(set())
+        graph.run()
+        stock = graph.result()
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(rounds):
+            for is_on, found in seconds.items():
+                library.enable(names if is_on else set())
+                found.append(graph.run())
+    difference = float(np.square(ours - stock, dtype=np.float64).sum() / np.square(stock, dtype=np.float64).sum())
+    on, off = (case.amount / statistics.median(found) for found in seconds.values())
+    peak = peaks.get(case.peak) or (peaks["f32"] if case.peak == "bf16" else 0.0)
+    share = on / peak if peak else None
+    agrees = difference <= case.tolerance
+    kernels = "+".join(taken_by)
+    return KernelRow(case.op, case.name, kernels, case.unit, on, off, on / off, case.peak, share, difference, agrees)
