@@ -71,22 +71,40 @@ def measure(
     *,
     num_prompt: int = 512,
     num_output: int = 32,
+    whole_prompt: int = 0,
 ) -> list[Row]:
+    """`whole_prompt`: also a prompt of that length from an empty cache, once a side (stock takes minutes over it)."""
     library = native.load()
     names = {kernel.name for kernel in library.kernels() if kernel.enabled}
-    rows = []
+    rows: list[Row] = []
     for kv_type in kv_types:
-        runner = Runner(path, kv_type, max(depths) + max(num_prompt, num_output), threads)
+        longest = max(max(depths) + max(num_prompt, num_output), whole_prompt)
+        runner = Runner(path, kv_type, longest, threads)
+
+        def side_by_side(
+            test: str, count: int, depth: int, step: int, times: int, runner: Runner = runner, kv: str = kv_type
+        ) -> None:
+            speeds: dict[bool, list[float]] = {True: [], False: []}
+            for _ in range(times):
+                for is_on, speed in speeds.items():
+                    library.enable(names if is_on else set())
+                    speed.append(count / runner.run(count, depth, step))
+            library.enable(names)
+            rows.append(Row(test, kv, depth, *(statistics.median(s) for s in speeds.values())))
+            say(f"{kv} depth {depth} {test}: on {rows[-1].on:.1f}, off {rows[-1].off:.1f}")
+
         for depth in depths:
             runner.reach(depth)
-            for test, count, step in ((f"pp{num_prompt}", num_prompt, BATCH), (f"tg{num_output}", num_output, 1)):
-                speeds: dict[bool, list[float]] = {True: [], False: []}
-                for _ in range(rounds):
-                    for is_on, speed in speeds.items():
-                        library.enable(names if is_on else set())
-                        speed.append(count / runner.run(count, depth, step))
-                library.enable(names)
-                rows.append(Row(test, kv_type, depth, *(statistics.median(s) for s in speeds.values())))
-                say(f"{kv_type} depth {depth} {test}: on {rows[-1].on:.1f}, off {rows[-1].off:.1f}")
+            side_by_side(f"pp{num_prompt}", num_prompt, depth, BATCH, rounds)
+            side_by_side(f"tg{num_output}", num_output, depth, 1, rounds)
+        if whole_prompt:
+            runner.reach(0)
+            side_by_side(f"pp{whole_prompt}", whole_prompt, 0, BATCH, 1)
         runner.model.close()
     return rows
+
+
+def against_f16(row: Row, rows: list[Row]) -> float | None:
+    """Ours on this cache against stock on an F16 cache in the same test; None when that was not measured."""
+    peers = [r.off for r in rows if (r.test, r.depth, r.kv_type) == (row.test, row.depth, "f16")]
+    return row.on / peers[0] if peers else None

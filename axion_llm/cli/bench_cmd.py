@@ -100,22 +100,30 @@ def print_table(records: list[dict[str, Any]]) -> None:
 @click.option("--model", "name", default="smollm2", show_default=True, help="A model of the registry.")
 @click.option("--depths", default="0,2048,6144", show_default=True, help="Tokens in the cache before each test.")
 @click.option("--kv", "kv_types", default="q8_0,f16", show_default=True, help="Types of KV cache.")
+@click.option("--whole-prompt", default=6144, show_default=True, help="A prompt of this length, once; 0: none.")
 @click.option("--rounds", default=3, show_default=True, help="How often each side is measured.")
 @click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def model(name: str, depths: str, kv_types: str, rounds: int, threads: int, as_json: bool) -> None:
-    """Prefill (pp512) and decode (tg32) at depths, our kernels on and off in turn in one process."""
-    from axion_llm.bench.model import measure  # loads the native libraries
+def model(name: str, depths: str, kv_types: str, whole_prompt: int, rounds: int, threads: int, as_json: bool) -> None:
+    """Prefill (pp512) and decode (tg32) at depths, our kernels on and off in turn in one process.
+
+    'ratio' is on against off on the same cache, 'to F16' on against off with an F16 cache. The whole prompt takes stock
+    some minutes on an 8-bit cache: --whole-prompt 0 leaves it out.
+    """
+    from axion_llm.bench.model import against_f16, measure  # loads the native libraries
 
     kinds: list[Any] = kv_types.split(",")
     counts = [int(d) for d in depths.split(",")]
-    rows = measure(find_model(name), kinds, counts, rounds, threads, Console(stderr=True).print)
+    say = Console(stderr=True).print
+    rows = measure(find_model(name), kinds, counts, rounds, threads, say, whole_prompt=whole_prompt)
     if as_json:
-        click.echo(json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=2))
+        click.echo(json.dumps([asdict(r) | {"ratio": r.ratio, "to_f16": against_f16(r, rows)} for r in rows], indent=2))
         return
-    table = Table("test", "KV", "depth", "on, tokens/s", "off, tokens/s", "ratio")
+    table = Table("test", "KV", "depth", "on, tokens/s", "off, tokens/s", "ratio", "to F16")
     for row in rows:
-        table.add_row(row.test, row.kv_type, str(row.depth), f"{row.on:.1f}", f"{row.off:.1f}", f"{row.ratio:.2f}")
+        to_f16 = against_f16(row, rows)
+        figures = (f"{row.on:.1f}", f"{row.off:.1f}", f"{row.ratio:.2f}", "-" if to_f16 is None else f"{to_f16:.2f}")
+        table.add_row(row.test, row.kv_type, str(row.depth), *figures)
     Console().print(table)
 
 
