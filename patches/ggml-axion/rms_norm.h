@@ -5,30 +5,28 @@
 
 namespace axion {
 
-// Sum of squares in one fixed order: 64 running sums, then pairwise, then the tail.
+inline void add_squares(const float * x, Running<64> & total) {
+    AXION_UNROLL
+    for (int p = 0; p < total.parts; p++) {
+        const vf32 v = vload(x + p * lanes);
+        total.v[p]   = vfma(v, v, total.v[p]);
+    }
+}
+
+// Sum of squares in one fixed order: an element joins the running sum of its column modulo 64; those are added
+// pairwise.
 inline float sum_of_squares(const float * x, int64_t n) {
-    f32x16  a0 = {}, a1 = {}, a2 = {}, a3 = {};
-    int64_t i = 0;
+    Running<64> total = running<64>(0);
+    int64_t     i     = 0;
     for (; i + 64 <= n; i += 64) {
-        const f32x16 x0 = load16(x + i), x1 = load16(x + i + 16), x2 = load16(x + i + 32), x3 = load16(x + i + 48);
-        a0 += x0 * x0;
-        a1 += x1 * x1;
-        a2 += x2 * x2;
-        a3 += x3 * x3;
+        add_squares(x + i, total);
     }
-    for (; i + 16 <= n; i += 16) {
-        const f32x16 x0 = load16(x + i);
-        a0 += x0 * x0;
+    if (i < n) {
+        float rest[64] = {};
+        memcpy(rest, x + i, (size_t) (n - i) * sizeof *rest);
+        add_squares(rest, total);
     }
-    const f32x16 a   = (a0 + a1) + (a2 + a3);
-    float        sum = 0;
-    for (int j = 0; j < 16; j++) {
-        sum += a[j];
-    }
-    for (; i < n; i++) {
-        sum += x[i] * x[i];
-    }
-    return sum;
+    return sum(total);
 }
 
 inline float rms_scale(const float * x, int64_t n, float eps) {
@@ -38,9 +36,9 @@ inline float rms_scale(const float * x, int64_t n, float eps) {
 // Columns [begin, end) of y = x * scale * w; w may be null.
 inline void scale_row(const float * x, const float * w, float * y, float scale, int64_t begin, int64_t end) {
     int64_t i = begin;
-    for (; i + 16 <= end; i += 16) {
-        const f32x16 v = load16(x + i) * scale;
-        store16(y + i, w != nullptr ? v * load16(w + i) : v);
+    for (; i + lanes <= end; i += lanes) {
+        const vf32 v = vload(x + i) * scale;
+        vstore(y + i, w != nullptr ? v * vload(w + i) : v);
     }
     for (; i < end; i++) {
         y[i] = w != nullptr ? x[i] * scale * w[i] : x[i] * scale;

@@ -149,7 +149,7 @@ inline vf32 vload_half(const uint16_t * p) {
 #elif defined(__ARM_NEON)
     return (vf32) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 #else
-    vi32 h;
+    vi32 h = {};
     for (int i = 0; i < lanes; i++) {
         h[i] = p[i];
     }
