@@ -12,6 +12,7 @@
 namespace axion {
 
 constexpr int rope_max_pairs = 512;
+static_assert(rope_max_pairs % 8 == 0 && rope_max_pairs % lanes == 0, "tables are filled by whole vectors");
 
 // What a node asks for, the same for all its rows.
 struct RopePlan {
@@ -37,16 +38,26 @@ inline double rope_yarn_scale(const RopeYarn & yarn, double freq_scale, int pair
     return freq_scale * (1 - mix) + mix;
 }
 
-// frequency[i] = base^(-i / num_pairs), scaled, over the model's factors (or null); four multiplied up side by side.
+// frequency[i] = base^(-i / num_pairs), scaled, over the model's factors (or null); eight multiplied up side by side.
 inline void rope_frequencies(RopePlan & plan, double base, double freq_scale, const float * factors,
                              const RopeYarn & yarn) {
-    const double step  = pow(base, -1.0 / plan.num_pairs);
-    const double step4 = step * step * (step * step);
-    double       f[4]  = { 2 / M_PI, 2 / M_PI * step, 2 / M_PI * (step * step), 2 / M_PI * (step * step * step) };
+    const double step = pow(base, -1.0 / plan.num_pairs);
+    double       f[8] = { 2 / M_PI };
+    for (int k = 1; k < 8; k++) {
+        f[k] = f[k - 1] * step;
+    }
+    const double step8 = f[7] / f[0] * step;
+    for (int i = 0; i < plan.num_pairs; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            plan.frequency[i + k] = f[k];
+            f[k] *= step8;
+        }
+    }
     for (int i = 0; i < plan.num_pairs; i++) {
-        const double factor = factors != nullptr ? factors[i] : 1.0;
-        plan.frequency[i]   = f[i % 4] / factor * rope_yarn_scale(yarn, freq_scale, i);
-        f[i % 4] *= step4;
+        plan.frequency[i] *= rope_yarn_scale(yarn, freq_scale, i);
+        if (factors != nullptr) {
+            plan.frequency[i] /= (double) factors[i];
+        }
     }
 }
 
@@ -68,19 +79,53 @@ inline void sincos_quarters(vf32 r, vi32 quarter, vf32 & sine, vf32 & cosine) {
     cosine            = vfrom_bits(cos_of ^ ((quarter + 1) & 2) << 30);
 }
 
+// x0 x0 x1 x1 ...: the lower and the upper half of the lanes.
+inline void double_lanes(vf32 x, vf32 & low, vf32 & high) {
+#if defined(__AVX512F__)
+    const __m512i i = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    low             = (vf32) _mm512_permutexvar_ps(i, (__m512) x);
+    high            = (vf32) _mm512_permutexvar_ps(_mm512_add_epi32(i, _mm512_set1_epi32(8)), (__m512) x);
+#elif defined(__ARM_NEON)
+    low  = (vf32) vzip1q_f32((float32x4_t) x, (float32x4_t) x);
+    high = (vf32) vzip2q_f32((float32x4_t) x, (float32x4_t) x);
+#else
+    for (int i = 0; i < lanes; i++) {
+        low[i]  = x[i / 2];
+        high[i] = x[(lanes + i) / 2];
+    }
+#endif
+}
+
+inline vf32 negate_even(vf32 x) {
+    vi32 sign;
+    for (int i = 0; i < lanes; i++) {
+        sign[i] = i % 2 == 0 ? INT32_MIN : 0;
+    }
+    return vfrom_bits(vbits(x) ^ sign);
+}
+
 // The tables of one position (or four): cosine and sine per pair, or per element (sine negated for the first of two)
 // when pairs are interleaved. Both have room for 2 * rope_max_pairs.
 inline void rope_table(const RopePlan & plan, const int32_t position[4], float * cosine, float * sine) {
     constexpr double magic = 0x1.8p52;  // adding it rounds to a whole number, which the low bits then hold
     float            r[rope_max_pairs];
     int32_t          quarter[rope_max_pairs];
-    for (int i = 0; i < plan.num_pairs; i++) {
-        const double angle = plan.frequency[i] * (plan.has_sections ? position[plan.section[i]] : position[0]);
+    const auto       reduce = [&](int i, double p) {
+        const double angle = plan.frequency[i] * p;
         const double whole = angle + magic;
         int64_t      bits;
         memcpy(&bits, &whole, sizeof bits);
         quarter[i] = (int32_t) bits;
         r[i]       = (float) (angle - (whole - magic));
+    };
+    if (plan.has_sections) {
+        for (int i = 0; i < plan.num_pairs; i++) {
+            reduce(i, position[plan.section[i]]);
+        }
+    } else {
+        for (int i = 0; i < plan.num_pairs; i++) {
+            reduce(i, position[0]);
+        }
     }
     for (int i = plan.num_pairs; i % lanes != 0; i++) {
         quarter[i] = 0;
@@ -94,14 +139,13 @@ inline void rope_table(const RopePlan & plan, const int32_t position[4], float *
         s = s * plan.magnitude;
         c = c * plan.magnitude;
         if (plan.is_interleaved) {
-            float ss[lanes], cs[lanes];
-            vstore(ss, s);
-            vstore(cs, c);
-            for (int j = 0; j < lanes; j++) {
-                sine[2 * (i + j)]     = -ss[j];
-                sine[2 * (i + j) + 1] = ss[j];
-                cosine[2 * (i + j)] = cosine[2 * (i + j) + 1] = cs[j];
-            }
+            vf32 low = {}, high = {};
+            double_lanes(s, low, high);
+            vstore(sine + 2 * i, negate_even(low));
+            vstore(sine + 2 * i + lanes, negate_even(high));
+            double_lanes(c, low, high);
+            vstore(cosine + 2 * i, low);
+            vstore(cosine + 2 * i + lanes, high);
         } else {
             vstore(sine + i, s);
             vstore(cosine + i, c);

@@ -12,10 +12,13 @@ inline bool has_f32_rows(const ggml_tensor * t) {
 
 // Row r of a tensor, counted over its three outer dimensions.
 inline float * row_of(const ggml_tensor * t, int64_t r) {
-    const int64_t i1 = r % t->ne[1];
-    const int64_t i2 = r / t->ne[1] % t->ne[2];
-    const int64_t i3 = r / (t->ne[1] * t->ne[2]);
-    return (float *) ((char *) t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3]);
+    char * data = (char *) t->data;
+    if (t->nb[2] == t->nb[1] * (size_t) t->ne[1] && t->nb[3] == t->nb[2] * (size_t) t->ne[2]) {
+        return (float *) (data + r * t->nb[1]);  // divisions cost as much as a short row
+    }
+    const int64_t plane = r / t->ne[1];
+    const int64_t i3    = plane / t->ne[2];
+    return (float *) (data + (r - plane * t->ne[1]) * t->nb[1] + (plane - i3 * t->ne[2]) * t->nb[2] + i3 * t->nb[3]);
 }
 
 // Calls f(row, begin, end) for this thread's even share of num_rows x num_columns; parts of a row meet at multiples of

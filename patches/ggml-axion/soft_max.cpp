@@ -46,9 +46,10 @@ struct Row {
 };
 
 Row row_at(const ggml_tensor * node, int64_t r) {
-    const ggml_tensor * mask = node->src[1];
-    const ggml_tensor * sink = node->src[2];
-    const int64_t       i1 = r % node->ne[1], i2 = r / node->ne[1] % node->ne[2], i3 = r / node->ne[1] / node->ne[2];
+    const ggml_tensor * mask  = node->src[1];
+    const ggml_tensor * sink  = node->src[2];
+    const int64_t       plane = r / node->ne[1], i1 = r - plane * node->ne[1];
+    const int64_t       i3 = plane / node->ne[2], i2 = plane - i3 * node->ne[2];
     Row                 row{ row_of(node->src[0], r), row_of(node, r), {}, nullptr };
     if (mask != nullptr) {
         const char * at = (const char *) mask->data + i1 * mask->nb[1] + i2 % mask->ne[2] * mask->nb[2] +
