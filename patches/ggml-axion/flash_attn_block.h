@@ -17,6 +17,7 @@ namespace fa {
 // A thread's buffers. Rows are those of a tile for one KV head: row t * group + h.
 struct Scratch {
     int32_t *     cells;
+    int32_t *     next_cells;  // of the block after
     const char ** k_rows;
     const char ** v_rows;
     uint8_t *     k8;
@@ -51,6 +52,7 @@ inline size_t lay_out(Scratch & s, const Problem & p, int rows, char * at) {
     const size_t kq = p.k_type == KvType::q8_0, vq = p.v_type == KvType::q8_0, kb = p.dk / quant_size,
                  vb = p.dv / quant_size;
     take(s.cells, span_size);
+    take(s.next_cells, span_size);
     take(s.k_rows, span_size);
     take(s.v_rows, span_size);
     take(s.k8, kq * p.dk * span_size * machine::packed_bytes);
@@ -89,14 +91,17 @@ inline void prepare_queries(const Problem & p, const Tile & tile, int kv_head, c
     }
 }
 
-// Points at a head's rows, and asks for those one block further on, which are likely to be next.
-inline void locate(const View & view, size_t row_bytes, int kv_head, int stream, int n, const Scratch & s,
+// Points at a head's rows, and asks for those of the next block: sequences in one cache lie scattered, so the hardware
+// cannot know them.
+inline void locate(const View & view, size_t row_bytes, int kv_head, int stream, int n, int num_next, const Scratch & s,
                    const char ** rows) {
     for (int i = 0; i < n; i++) {
-        const char * row = view.at(s.cells[i], kv_head, stream);
-        rows[i]          = row;
+        rows[i] = view.at(s.cells[i], kv_head, stream);
+    }
+    for (int i = 0; i < num_next; i++) {
+        const char * row = view.at(s.next_cells[i], kv_head, stream);
         for (size_t line = 0; line < row_bytes; line += 64) {
-            __builtin_prefetch(row + block_size * view.position + line, 0, 1);
+            __builtin_prefetch(row + line, 0, 1);
         }
     }
 }
@@ -109,16 +114,16 @@ struct Span {
 };
 
 // An F16 span that few rows go through is not worth being written down in FP32.
-inline Span pack(const Problem & p, const Tile & tile, int kv_head, int n, const Scratch & s) {
+inline Span pack(const Problem & p, const Tile & tile, int kv_head, int n, int num_next, const Scratch & s) {
     const int stream = tile.first / p.num_rows;
     Span      span   = { n, tile.num_rows > 1 || p.group() > 2 * group_rows, true };
-    locate(p.k, row_bytes(p.k_type, p.dk), kv_head, stream, n, s, s.k_rows);
+    locate(p.k, row_bytes(p.k_type, p.dk), kv_head, stream, n, num_next, s, s.k_rows);
     if (p.k_type == KvType::q8_0) {
         machine::pack_k_q8(s.k_rows, n, p.dk, s.k8, s.k_scales);
     } else if (span.is_packed) {
         pack_k_f16(s.k_rows, n, p.dk, 0, n, s.k32);
     }
-    locate(p.v, row_bytes(p.v_type, p.dv), kv_head, stream, n, s, s.v_rows);
+    locate(p.v, row_bytes(p.v_type, p.dv), kv_head, stream, n, num_next, s, s.v_rows);
     if (p.v_type == KvType::q8_0) {
         machine::pack_v_q8(s.v_rows, n, p.dv, s.v8, s.v_scales);
     } else if (span.is_packed) {
@@ -256,13 +261,20 @@ inline void block_rows(const Problem & p, const RowTable & table, const Tile & t
     }
 }
 
+// The cells of a tile's block; returns their number, 0 past the last block.
+inline int list_block(const Problem & p, const RowTable & table, const Tile & tile, int block, int32_t * cells) {
+    const int widest = block_size + tile.shift[tile.num_rows - 1], left = tile.count - block * block_size;
+    const int n = left < 0 ? 0 : left < widest ? left : widest;
+    list_joint_cells(p, table, tile, block * block_size, n, cells);
+    return n;
+}
+
 // Packs what the tile needs of a block and computes the partials of all its rows.
 inline void block_partials(const Problem & p, const RowTable & table, const Tile & tile, int kv_head, int block,
                            const Scratch & s) {
-    const int widest = block_size + tile.shift[tile.num_rows - 1], left = tile.count - block * block_size;
-    const int n = left < widest ? left : widest, rows = tile.num_rows * p.group();
-    list_joint_cells(p, table, tile, block * block_size, n, s.cells);
-    const Span span = pack(p, tile, kv_head, n, s);
+    const int  n = list_block(p, table, tile, block, s.cells), rows = tile.num_rows * p.group();
+    const int  num_next = list_block(p, table, tile, block + 1, s.next_cells);
+    const Span span     = pack(p, tile, kv_head, n, num_next, s);
     // As even as can be: eight heads are better four and four than six and two.
     const int num_groups = (rows + group_rows - 1) / group_rows;
     const int per        = ((rows + num_groups - 1) / num_groups + 1) / 2 * 2;

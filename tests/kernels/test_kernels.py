@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -27,4 +29,15 @@ def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("test_*.cpp")))
 def test_kernel(build_dir: Path, name: str) -> None:
     done = subprocess.run([build_dir / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86's")
+def test_attention_with_avx2_alone(tmp_path: Path) -> None:
+    """The tile that a machine with AVX-512 would never choose."""
+    program = tmp_path / "test_flash_attn"
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-mavx2", "-mfma", "-mf16c", "-Wno-psabi"]
+    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{build.KERNELS}"]
+    subprocess.run([*command, str(HERE / "test_flash_attn.cpp"), "-o", str(program)], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
