@@ -21,6 +21,7 @@ from axion_llm.worker.messages import KvType, Load
 WINDOW = 1024  # tokens; every window starts with an empty cache
 STEP = 256
 UNSCORED = 64  # at the start of a window, where every model is only guessing
+TOPICS = ("objects", "naming", "import", "try", "with", "class")
 MAX_CHANGE_BY_CACHE = 0.005  # of perplexity, q8_0 against f16
 MAX_CHANGE_BY_KERNELS = 0.001  # of perplexity, ours against stock
 
@@ -30,7 +31,7 @@ LogProbs = npt.NDArray[np.float64]  # [tokens, n_vocab]
 def default_text() -> str:
     """The Python manual as every interpreter carries it, a text of its own for each release."""
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    return "\n".join(topics[name] for name in ("classes", "execmodel", "customization", "imports", "try", "with"))
+    return "\n".join(topics[name] for name in TOPICS)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from axion_llm import native
 from axion_llm.bench.cases import all_cases
 from axion_llm.bench.kernels import select
+from axion_llm.bench.quality import default_text
 from axion_llm.cli.main import cli
 
 
@@ -52,6 +53,10 @@ def test_an_unknown_operation_is_named_as_a_mistake() -> None:
 def test_every_case_of_the_quick_run_has_a_peer_in_the_whole_run() -> None:
     whole = {f"{c.op} {c.name}" for c in all_cases(False)}
     assert {f"{c.op} {c.name}" for c in all_cases(True)} <= whole
+
+
+def test_the_default_text_is_long_enough() -> None:
+    assert len(default_text()) > 4 * 4096
 
 
 def test_quality_of_a_short_text(tmp_path: Path) -> None:
