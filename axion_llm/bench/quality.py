@@ -51,6 +51,17 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A relative change of perplexity over the same tokens. It exceeds a limit when it does by two standard errors."""
+
+    value: float
+    error: float  # standard error
+
+    def is_within(self, limit: float) -> bool:
+        return abs(self.value) - 2 * self.error <= limit
+
+
+@dataclass(frozen=True)
 class QualityRow:
     kernels: str  # ours, stock
     kv_type: str
@@ -58,8 +69,8 @@ class QualityRow:
     kl_mean: float  # against stock with an F16 cache
     kl_p99: float
     same_choice: float
-    by_kernels: float | None  # change of perplexity against stock on the same cache
-    by_cache: float | None  # change of perplexity against an F16 cache with the same kernels
+    by_kernels: Change | None  # of perplexity, against stock on the same cache
+    by_cache: Change | None  # of perplexity, against an F16 cache with the same kernels
     passes: bool
 
 
@@ -118,12 +129,17 @@ def _log_softmax(logits: npt.NDArray[np.float32]) -> LogProbs:
     return values
 
 
+def _change(seen: Variant, base: Variant) -> Change:
+    gaps = np.array(seen.losses) - np.array(base.losses)
+    return Change(seen.perplexity / base.perplexity - 1, float(gaps.std() / np.sqrt(len(gaps))))
+
+
 def _rows(variants: list[Variant]) -> list[QualityRow]:
-    perplexities = {(v.kv_type, v.is_ours): v.perplexity for v in variants}
+    by_name = {(v.kv_type, v.is_ours): v for v in variants}
     rows = []
     for v in variants:
-        by_kernels = v.perplexity / perplexities[v.kv_type, False] - 1 if v.is_ours else None
-        by_cache = v.perplexity / perplexities["f16", v.is_ours] - 1 if v.kv_type != "f16" else None
+        by_kernels = _change(v, by_name[v.kv_type, False]) if v.is_ours else None
+        by_cache = _change(v, by_name["f16", v.is_ours]) if v.kv_type != "f16" else None
         kl = np.array(v.divergences)
         row = QualityRow(
             "ours" if v.is_ours else "stock",
@@ -134,7 +150,8 @@ def _rows(variants: list[Variant]) -> list[QualityRow]:
             float(np.mean(v.same_choice)),
             by_kernels,
             by_cache,
-            abs(by_kernels or 0) <= MAX_CHANGE_BY_KERNELS and abs(by_cache or 0) <= MAX_CHANGE_BY_CACHE,
+            (by_kernels is None or by_kernels.is_within(MAX_CHANGE_BY_KERNELS))
+            and (by_cache is None or by_cache.is_within(MAX_CHANGE_BY_CACHE)),
         )
         rows.append(row)
     return rows

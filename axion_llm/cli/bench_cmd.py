@@ -188,8 +188,8 @@ def quality(name: str, text_file: Path | None, tokens: int, threads: int, as_jso
     """Perplexity and KL divergence: our kernels against stock, an 8-bit cache against F16.
 
     'by kernels' is the change of perplexity against stock on the same cache (limit 0.1%), 'by cache' that against an
-    F16 cache with the same kernels (limit 0.5%). KL divergence is from stock with an F16 cache, in nats. Exit code 1
-    when a limit is passed.
+    F16 cache with the same kernels (limit 0.5%), each with its standard error. KL divergence is from stock with an
+    F16 cache, in nats. Exit code 1 when a limit is exceeded by more than two standard errors.
     """
     from axion_llm.bench import quality as bench_quality  # loads the native libraries
 
@@ -200,7 +200,7 @@ def quality(name: str, text_file: Path | None, tokens: int, threads: int, as_jso
     else:
         table = Table("kernels", "KV", "perplexity", "by kernels", "by cache", "KL mean", "KL p99", "same choice")
         for r in rows:
-            changes = ("-" if c is None else f"{c:+.3%}" for c in (r.by_kernels, r.by_cache))
+            changes = ("-" if c is None else f"{c.value:+.2%} ± {c.error:.2%}" for c in (r.by_kernels, r.by_cache))
             kl = (f"{r.kl_mean:.5f}", f"{r.kl_p99:.5f}", f"{r.same_choice:.2%}")
             table.add_row(r.kernels, r.kv_type, f"{r.perplexity:.4f}", *changes, *kl)
         Console(width=120).print(table)
