@@ -231,6 +231,10 @@ template <int W> void store_values(ActBlock<W> & block, int n, const int8_t * q)
 template <int W> void quantise_column(const float * x, char * group, int n, int64_t num_blocks) {
     ActBlock<W> * out = (ActBlock<W> *) group;
     for (int64_t b = 0; b < num_blocks; b++) {
+        if (W == group_columns && n < (int) sizeof(ActBlock<W>) / 64) {
+            // The next group's place: another core may have read it last.
+            __builtin_prefetch((const char *) (out + num_blocks + b) + 64 * n, 1);
+        }
         const QuantisedBlock q = quantise_block(x + b * act_block);
         store_values<W>(out[b], n, q.q);
 #if defined(__ARM_NEON)

@@ -73,6 +73,7 @@ AXION_INLINE __m512 high_halves_to_float(__m512i v) {
 // The whole of the arithmetic: one block of 16 rows times W columns.
 template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
     __m512i dot[W];
+    __m512  low[W];
 #pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
         dot[n] = kind == Kind::with_min     ? _mm512_setzero_si512()
@@ -84,8 +85,7 @@ template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, cons
         if (kind == Kind::two_scales && k == 4) {
 #pragma GCC unroll 8
             for (int n = 0; n < W; n++) {
-                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[n]), _mm512_mul_ps(u.scale, _mm512_set1_ps(a.scale[n])),
-                                         acc[n]);
+                low[n] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[n]), u.scale);
                 dot[n] = _mm512_sub_epi32(_mm512_set1_epi32(a.zero[n]), _mm512_set1_epi32(a.zero_low[n]));
             }
         }
@@ -96,10 +96,14 @@ template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, cons
             dot[n] = _mm512_dpbusd_epi32(dot[n], u.q[k], _mm512_set1_epi32(x));
         }
     }
-    const __m512 scale = kind == Kind::two_scales ? u.extra : u.scale;
 #pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
-        acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[n]), _mm512_mul_ps(scale, _mm512_set1_ps(a.scale[n])), acc[n]);
+        const __m512 value = _mm512_cvtepi32_ps(dot[n]), scale = _mm512_set1_ps(a.scale[n]);
+        if (kind == Kind::two_scales) {
+            acc[n] = _mm512_fmadd_ps(_mm512_fmadd_ps(value, u.extra, low[n]), scale, acc[n]);
+        } else {
+            acc[n] = _mm512_fmadd_ps(value, _mm512_mul_ps(u.scale, scale), acc[n]);
+        }
         if (kind == Kind::with_min) {
             acc[n] = _mm512_fmadd_ps(u.extra, _mm512_set1_ps(a.sum[n]), acc[n]);
         }
@@ -190,11 +194,25 @@ void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group
     store_tile<W>(acc, out);
 }
 
+// Step i of `bytes` in each of 16 rows, to L2; short steps share their lines.
+template <int64_t bytes> AXION_INLINE void prefetch_rows(const char * p, size_t stride, int64_t i) {
+    constexpr int64_t steps_per_line = bytes < 64 ? 64 / bytes : 1;
+    if (i % steps_per_line == 0) {
+        for (int64_t r = 0; r < tile_rows; r++) {
+            for (int64_t at = 0; at < bytes; at += 64) {
+                _mm_prefetch(p + r * (int64_t) stride + at, _MM_HINT_T1);
+            }
+        }
+    }
+}
+
 template <class Format>
 void unpack_panel(const char * rows, size_t row_bytes, int64_t first_block, int64_t num_blocks, PanelBlock * panel) {
     constexpr int64_t per_step = Format::block / act_block;
     rows += first_block / per_step * Format::bytes;
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
+        // The same columns of the next tile; while this one is multiplied they arrive.
+        prefetch_rows<Format::bytes>(rows + tile_rows * row_bytes, row_bytes, b / per_step);
         Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) { store_panel<Format::kind>(panel[b + i], u); });
     }
 }

@@ -153,10 +153,25 @@ AXION_INLINE void dot_tile(const NeonBlock * panel, int64_t num_blocks, const Ac
         };
         float32x4_t dot[pairs][4];
         if constexpr (kind == Kind::two_scales) {
+            float32x4_t high[pairs][4];
             dot_eights<0, 2, W, pairs>(u, a, half, column, dot);
-            add_scaled(u.scale, dot);
-            dot_eights<2, 4, W, pairs>(u, a, half, column, dot);
-            add_scaled(u.extra, dot);
+#pragma GCC unroll 2
+            for (int p = 0; p < pairs; p++) {
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    dot[p][i] = vmulq_f32(dot[p][i], vld1q_f32(u.scale[4 * half + i]));
+                }
+            }
+            dot_eights<2, 4, W, pairs>(u, a, half, column, high);
+#pragma GCC unroll 2
+            for (int p = 0; p < pairs; p++) {
+                const float32x4_t x = scales_of(a, column + 2 * p);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    dot[p][i] = vfmaq_f32(dot[p][i], high[p][i], vld1q_f32(u.extra[4 * half + i]));
+                    sum[p][i] = vfmaq_f32(sum[p][i], dot[p][i], x);
+                }
+            }
         } else {
             dot_eights<0, 4, W, pairs>(u, a, half, column, dot);
             add_scaled(u.scale, dot);

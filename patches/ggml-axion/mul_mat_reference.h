@@ -18,7 +18,7 @@ struct WeightBlock {
     int   q[act_block];
     float scale[2];
     float min;
-    bool  is_split;  // the halves are summed one after the other, each with its scale
+    bool  is_split;  // each half has its scale
 };
 
 inline float half_to_float(uint16_t h) {
@@ -160,8 +160,7 @@ template <int W> float dot_reference(ggml_type type, const void * row, int64_t n
             high += w.q[i + 16] * a[b].q[n][i + 16];
         }
         if (w.is_split) {
-            acc = fmaf((float) low, w.scale[0] * a[b].scale_of(n), acc);
-            acc = fmaf((float) high, w.scale[1] * a[b].scale_of(n), acc);
+            acc = fmaf(fmaf((float) high, w.scale[1], (float) low * w.scale[0]), a[b].scale_of(n), acc);
         } else {
             acc = fmaf((float) (low + high), w.scale[0] * a[b].scale_of(n), acc);
         }

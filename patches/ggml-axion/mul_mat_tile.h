@@ -2,6 +2,8 @@
 //
 // Every product is one chain over the blocks of 32, in order, whatever tile computes it:
 //     acc = fma(int32 dot, weight scale * activation scale, acc);   acc = fma(weight min, activation sum, acc)
+// and for weights with a scale for each 16
+//     acc = fma(fma(second dot, second scale, first dot * first scale), activation scale, acc)
 // so a column's result does not depend on the other columns, on the tile, or on how K is cut into panels.
 #pragma once
 
