@@ -12,7 +12,7 @@ namespace axion {
 
 // x / (1 + e^-t); t above exp_low's reach is as good as any.
 inline vf32 over_one_plus_exp(vf32 x, vf32 t) {
-    return vquotient(x, 1.0f + exp_in_range(vmax(vsplat(exp_low), -t)));
+    return x / (1.0f + exp_in_range(vmax(vsplat(exp_low), -t)));
 }
 
 inline vf32 sigmoid(vf32 x) {

@@ -134,7 +134,7 @@ void compute(const ggml_compute_params * params, ggml_tensor * node) {
             const float * in  = (const float *) x;
             float *       out = (float *) y;
             rope_row(cache.plan, cache.cosine, cache.sine, in + first, out + first);
-            if (in != out) {
+            if (in != out && last - first != node->ne[0]) {
                 memcpy(out, in, (size_t) first * sizeof *out);
                 memcpy(out + last, in + last, (size_t) (node->ne[0] - last) * sizeof *out);
             }

@@ -140,16 +140,6 @@ inline vf32 vmin(vf32 a, vf32 b) {
 #endif
 }
 
-// x / d for 1 <= d < 2^127, within 2 ULP: a division keeps one pipe busy for longer than these take all together.
-inline vf32 vquotient(vf32 x, vf32 d) {
-#if defined(__AVX512F__)
-    const vf32 y = (vf32) _mm512_rcp14_ps((__m512) d);
-    return x * vfma(y, vfma(-d, y, vsplat(1.0f)), y);
-#else
-    return x / d;  // on Neoverse V2 no slower than the estimate and its two steps
-#endif
-}
-
 // Half-precision values, made exact floats.
 inline vf32 vload_half(const uint16_t * p) {
 #if defined(__AVX512F__)
