@@ -24,6 +24,8 @@ class Row:
     depth: int
     on: float
     off: float
+    barriers_on: float = 0.0  # between the threads, for each batch that is computed (in tg tests: for each token)
+    barriers_off: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -85,12 +87,16 @@ def measure(
             test: str, count: int, depth: int, step: int, times: int, runner: Runner = runner, kv: str = kv_type
         ) -> None:
             speeds: dict[bool, list[float]] = {True: [], False: []}
+            barriers = {True: 0.0, False: 0.0}
             for _ in range(times):
                 for is_on, speed in speeds.items():
                     library.enable(names if is_on else set())
+                    before = library.num_barriers()
                     speed.append(count / runner.run(count, depth, step))
+                    barriers[is_on] = (library.num_barriers() - before) / -(-count // step)
             library.enable(names)
-            rows.append(Row(test, kv, depth, *(statistics.median(s) for s in speeds.values())))
+            medians = (statistics.median(s) for s in speeds.values())
+            rows.append(Row(test, kv, depth, *medians, *barriers.values()))
             say(f"{kv} depth {depth} {test}: on {rows[-1].on:.1f}, off {rows[-1].off:.1f}")
 
         for depth in depths:

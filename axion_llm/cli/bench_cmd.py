@@ -119,11 +119,12 @@ def model(name: str, depths: str, kv_types: str, whole_prompt: int, rounds: int,
     if as_json:
         click.echo(json.dumps([asdict(r) | {"ratio": r.ratio, "to_f16": against_f16(r, rows)} for r in rows], indent=2))
         return
-    table = Table("test", "KV", "depth", "on, tokens/s", "off, tokens/s", "ratio", "to F16")
+    table = Table("test", "KV", "depth", "on, tokens/s", "off, tokens/s", "ratio", "to F16", "barriers")
     for row in rows:
         to_f16 = against_f16(row, rows)
         figures = (f"{row.on:.1f}", f"{row.off:.1f}", f"{row.ratio:.2f}", "-" if to_f16 is None else f"{to_f16:.2f}")
-        table.add_row(row.test, row.kv_type, str(row.depth), *figures)
+        barriers = f"{row.barriers_on:.0f}/{row.barriers_off:.0f}"
+        table.add_row(row.test, row.kv_type, str(row.depth), *figures, barriers)
     Console().print(table)
 
 

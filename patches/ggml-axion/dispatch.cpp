@@ -16,6 +16,7 @@ const Kernel * const kernels[] = {
     &flash_attn_kernel,  //
     &glu_kernel,         //
     &mul_mat_kernel,     //
+    &fuse_rope_kernel,   //
     &rms_norm_kernel,    //
     &rope_kernel,        //
     &soft_max_kernel,    //
@@ -23,7 +24,6 @@ const Kernel * const kernels[] = {
     &fuse_qkv_kernel,    //
     &fuse_glu_kernel,    //
     &fuse_add_kernel,    //
-    &fuse_rope_kernel,   //
 };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);

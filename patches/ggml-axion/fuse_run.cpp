@@ -1,9 +1,10 @@
-// A run of ROPE and SET_ROWS nodes, the way from Q, K and V to the cache, with a barrier only where one is needed.
+// A run of RMS_NORM with MUL, ROPE and SET_ROWS nodes, the way from Q, K and V to the cache, with a barrier only where
+// one is needed.
 //
 // One node depends on another when memory that one writes is read or written by the other. Few values: nodes that hang
 // together form a chain, which one thread computes from end to end, so no barrier is needed at all; a node that nothing
 // hangs on is shared out over the threads that are left. Many values: node by node, a barrier before one that depends
-// on what was computed since the last.
+// on what was computed since the last. Every row is computed by the kernel that would compute its node alone.
 
 #include "fuse.h"
 
@@ -12,7 +13,7 @@
 namespace axion {
 namespace {
 
-constexpr int     max_nodes   = 8;
+constexpr int     max_steps   = 8;
 constexpr int64_t most_values = 16384;  // that are better computed by few threads than waited for
 
 struct Span {
@@ -27,32 +28,44 @@ struct Span {
     }
 };
 
-bool is_member(const ggml_tensor * node) {
-    return (node->op == GGML_OP_ROPE || node->op == GGML_OP_SET_ROWS) && node->src[0]->type == GGML_TYPE_F32 &&
-           (node->flags & GGML_TENSOR_FLAG_COMPUTE);
-}
+// What is computed at once: a node, or RMS_NORM and the MUL behind it, of which only the MUL's memory is written.
+struct Step {
+    ggml_tensor * first;
+    ggml_tensor * written;
+    int           index;  // of the first in the graph
 
-// SET_ROWS has the tensor it writes into among its sources.
-bool reads(const ggml_tensor * node, const ggml_tensor * written) {
-    const int num = node->op == GGML_OP_SET_ROWS ? 2 : GGML_MAX_SRC;
-    for (int k = 0; k < num; k++) {
-        if (node->src[k] != nullptr && Span(node->src[k]).meets(Span(written))) {
-            return true;
-        }
+    int64_t num_values() const {
+        return ggml_nelements(first->src[0]);
     }
-    return false;
+
+    // SET_ROWS has the tensor it writes into among its sources; the weights of a MUL are never written.
+    bool reads(const ggml_tensor * t) const {
+        const int num = first->op == GGML_OP_SET_ROWS ? 2 : GGML_MAX_SRC;
+        for (int k = 0; k < num; k++) {
+            if (first->src[k] != nullptr && Span(first->src[k]).meets(Span(t))) {
+                return true;
+            }
+        }
+        return false;
+    }
+};
+
+bool depend(const Step & a, const Step & b) {
+    return a.reads(b.written) || b.reads(a.written) || Span(a.written).meets(Span(b.written));
 }
 
-bool depend(const ggml_tensor * a, const ggml_tensor * b) {
-    return reads(a, b) || reads(b, a) || Span(a).meets(Span(b));
+bool is_member(const ggml_tensor * node) {
+    return (node->op == GGML_OP_ROPE || node->op == GGML_OP_SET_ROWS || node->op == GGML_OP_RMS_NORM) &&
+           node->src[0]->type == GGML_TYPE_F32 && (node->flags & GGML_TENSOR_FLAG_COMPUTE);
 }
 
 struct Run {
-    ggml_tensor * nodes[max_nodes];
-    int           num = 0, last = 0;
+    const ggml_cgraph * graph;
+    Step                steps[max_steps];
+    int                 num = 0, last = 0;
 
-    Run(const ggml_cgraph * graph, int i) {
-        for (; i < graph->n_nodes && num < max_nodes; i++) {
+    Run(const ggml_cgraph * g, int i) : graph(g) {
+        for (; i < graph->n_nodes && num < max_steps; i++) {
             ggml_tensor * node = graph->nodes[i];
             if (ggml_op_is_empty(node->op)) {
                 continue;
@@ -60,15 +73,22 @@ struct Run {
             if (!is_member(node)) {
                 break;
             }
-            nodes[num++] = node;
-            last         = i;
+            steps[num] = { node, node, i };
+            if (node->op == GGML_OP_RMS_NORM) {
+                if (!is_on(rms_norm_kernel) || rms_norm_kernel.can_fuse(graph, i) != 1) {
+                    break;
+                }
+                steps[num].written = graph->nodes[++i];
+            }
+            last = i;
+            num++;
         }
     }
 
     int64_t num_values() const {
         int64_t n = 0;
         for (int k = 0; k < num; k++) {
-            n += ggml_nelements(nodes[k]->src[0]);
+            n += steps[k].num_values();
         }
         return n;
     }
@@ -78,18 +98,21 @@ size_t slot_bytes(const ggml_tensor * node, int n_threads) {
     return node->op == GGML_OP_ROPE ? n_threads * (node->ne[0] * sizeof(float) + CACHE_LINE_SIZE) : 0;
 }
 
-// Scratch of the k-th node of a run: nodes computed at the same time must not share any.
+// Scratch of the k-th step of a run: steps computed at the same time must not share any.
 ggml_compute_params with_slot(const ggml_compute_params * params, const Run & run, int k) {
     ggml_compute_params own = *params;
     for (int j = 0; j < k; j++) {
-        own.wdata = (char *) own.wdata + slot_bytes(run.nodes[j], params->nth);
+        own.wdata = (char *) own.wdata + slot_bytes(run.steps[j].first, params->nth);
     }
     return own;
 }
 
-// As the node would be computed alone; both kernels of ROPE know no barrier.
-void compute_node(const ggml_compute_params * params, ggml_tensor * node) {
-    if (is_on(rope_kernel) && rope_kernel.accepts(node)) {
+// None of these kernels has a barrier inside.
+void compute_step(const ggml_compute_params * params, const Run & run, int k) {
+    ggml_tensor * node = run.steps[k].first;
+    if (node->op == GGML_OP_RMS_NORM) {
+        rms_norm_kernel.compute_fused(params, run.graph, run.steps[k].index);
+    } else if (is_on(rope_kernel) && rope_kernel.accepts(node)) {
         rope_kernel.compute(params, node);
     } else if (node->op == GGML_OP_ROPE) {
         ggml_compute_forward_rope(params, node);
@@ -98,24 +121,24 @@ void compute_node(const ggml_compute_params * params, ggml_tensor * node) {
     }
 }
 
-// The nodes of a run in chains, and which threads compute each.
+// The steps of a run in chains, and which threads compute each.
 struct Chains {
-    int     of[max_nodes], num = 0;
-    int     length[max_nodes]{}, first_thread[max_nodes]{}, num_threads[max_nodes]{};
-    int64_t values[max_nodes]{};
+    int     of[max_steps], num = 0;
+    int     length[max_steps]{}, first_thread[max_steps]{}, num_threads[max_steps]{};
+    int64_t values[max_steps]{};
 
     explicit Chains(const Run & run) {
         for (int k = 0; k < run.num; k++) {
             of[k] = num++;
             for (int j = 0; j < k; j++) {
-                if (of[j] != of[k] && depend(run.nodes[j], run.nodes[k])) {
+                if (of[j] != of[k] && depend(run.steps[j], run.steps[k])) {
                     merge(of[j], of[k], k);
                 }
             }
         }
         for (int k = 0; k < run.num; k++) {
             length[of[k]]++;
-            values[of[k]] += ggml_nelements(run.nodes[k]->src[0]);
+            values[of[k]] += run.steps[k].num_values();
         }
     }
 
@@ -142,7 +165,7 @@ struct Chains {
         for (int c = 0; c < num; c++) {
             others += length[c] > 0 && c != largest;
         }
-        int64_t load[max_nodes]{};
+        int64_t load[max_steps]{};
         for (int c = 0; c < num; c++) {
             if (c == largest && nth > others) {
                 first_thread[c] = others;
@@ -170,7 +193,7 @@ void compute_chains(const ggml_compute_params * params, const Run & run) {
             ggml_compute_params own = with_slot(params, run, k);
             own.ith                 = ith;
             own.nth                 = chains.num_threads[c];
-            compute_node(&own, run.nodes[k]);
+            compute_step(&own, run, k);
         }
     }
 }
@@ -179,18 +202,18 @@ void compute_in_order(const ggml_compute_params * params, const Run & run) {
     int first = 0;  // since the last barrier
     for (int k = 0; k < run.num; k++) {
         for (int j = first; j < k; j++) {
-            if (depend(run.nodes[j], run.nodes[k])) {
+            if (depend(run.steps[j], run.steps[k])) {
                 ggml_barrier(params->threadpool);
                 first = k;
             }
         }
         const ggml_compute_params own = with_slot(params, run, k);
-        compute_node(&own, run.nodes[k]);
+        compute_step(&own, run, k);
     }
 }
 
 size_t work_size(const ggml_tensor * node, int n_threads) {
-    return max_nodes * slot_bytes(node, n_threads);
+    return max_steps * slot_bytes(node, n_threads);
 }
 
 int fuse(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
