@@ -24,6 +24,7 @@ const Kernel * const kernels[] = {
     &fuse_qkv_kernel,    //
     &fuse_glu_kernel,    //
     &fuse_add_kernel,    //
+    &fuse_ahead_kernel,  //
 };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);

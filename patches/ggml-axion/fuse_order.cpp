@@ -80,7 +80,9 @@ void order(ggml_cgraph * graph) {
 }  // namespace axion
 
 extern "C" void axion_graph_optimize(ggml_backend *, ggml_cgraph * graph, ggml_backend_graph_optimize_params *) {
-    if (axion::is_on(axion::fuse_qkv_kernel) && axion::is_on(axion::mul_mat_kernel)) {
+    // As the process began: a graph may be kept while the switches change, and any order is good for all of them.
+    static const bool is_wanted = axion::is_on(axion::fuse_qkv_kernel) && axion::is_on(axion::mul_mat_kernel);
+    if (is_wanted) {
         axion::order(graph);
     }
 }

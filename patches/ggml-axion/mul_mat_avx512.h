@@ -117,9 +117,6 @@ template <int W> AXION_INLINE void store_tile(const __m512 acc[W], const TileOut
     }
 }
 
-// At least this far ahead of the tile at work.
-constexpr size_t prefetch_bytes = 16384;
-
 AXION_INLINE Unpacked load_panel(const PanelBlock & p) {
     Unpacked u;
 #pragma GCC unroll 8
@@ -152,7 +149,7 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
     }
     constexpr int64_t per_step = Format::block / act_block;
     const size_t      tile     = tile_rows * row_bytes;
-    const char *      ahead    = rows + tile * (1 + prefetch_bytes / tile);
+    const char *      ahead    = out.ahead != nullptr ? out.ahead : rows + tile * (1 + prefetch_bytes / tile);
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
         // Sixteen short streams are too much for the hardware's prefetcher; the tiles to come are one stream.
         const auto prefetch = [&] {

@@ -5,8 +5,8 @@
 // where every MUL_MAT reads the same activations, the normed ones if there is a norm in front. Nodes that compute
 // nothing (views) may lie between. fuse_order.cpp brings such nodes together before memory is assigned.
 //
-// Switches: fuse_norm, fuse_qkv (several products), fuse_glu, fuse_add. Each works only where the kernels do that
-// would compute its nodes alone, so that switching it changes no bit.
+// Switches: fuse_norm, fuse_qkv (several products), fuse_glu, fuse_add, fuse_ahead. Each works only where the kernels
+// do that would compute its nodes alone, so that switching it changes no bit.
 
 #include "fuse.h"
 #include "glu.h"
@@ -28,7 +28,6 @@ struct Claim {
 
 struct Parser {
     const ggml_cgraph * graph;
-    int                 next;  // the first node not taken yet
     Group               group{};
     Claim               claims[2 + max_parts * 5]{};
     int                 num_claims = 0;
@@ -196,26 +195,21 @@ int parse_adds(Parser & p, int at, Part & part) {
     return at;
 }
 
-}  // namespace
-
-int fuse_mul_mat(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
-    const ggml_op op = graph->nodes[i]->op;
-    if (op != GGML_OP_MUL_MAT && op != GGML_OP_RMS_NORM) {
-        return 0;
-    }
-    Parser    p{ graph, i };
-    const int mul  = op == GGML_OP_RMS_NORM ? parse_norm(p, i) : -1;
-    int       last = mul;
-    int       at   = op == GGML_OP_RMS_NORM ? (mul < 0 ? -1 : p.after(mul)) : i;
+// The group that begins at node i: its last node's index, or -1. It may be a product alone.
+int parse(Parser & p, int i) {
+    const ggml_cgraph * graph    = p.graph;
+    const bool          has_norm = graph->nodes[i]->op == GGML_OP_RMS_NORM;
+    const int           mul      = has_norm ? parse_norm(p, i) : -1;
+    int                 at       = has_norm ? (mul < 0 ? -1 : p.after(mul)) : i;
     if (!p.is_product(at)) {
-        return 0;
+        return -1;
     }
     const ggml_tensor * x = graph->nodes[at]->src[1];
     if (mul >= 0 && x != graph->nodes[mul]) {
-        return 0;
+        return -1;
     }
-    Group & g       = p.group;
-    int     readers = 0;
+    Group & g    = p.group;
+    int     last = -1, readers = 0;
     while (g.num_parts < max_parts && p.is_product(at) && graph->nodes[at]->src[1] == x) {
         const int second = p.after(at);
         Part &    part   = g.parts[g.num_parts];
@@ -229,9 +223,6 @@ int fuse_mul_mat(const ggml_compute_params * params, const ggml_cgraph * graph, 
             break;
         }
     }
-    if (mul < 0 && g.num_parts == 1 && !g.parts[0].has_epilogue()) {
-        return 0;
-    }
     g.num_columns = ggml_nrows(x);
     g.num_blocks  = x->ne[0] / act_block;
     if (mul < 0) {
@@ -241,20 +232,52 @@ int fuse_mul_mat(const ggml_compute_params * params, const ggml_cgraph * graph, 
         p.claim(g.normed, max_parts, true);
     }
     p.claim(g.x, max_parts + 1, false);
-    if (!p.is_safe() || params->wsize < group_work_size(g.num_columns, g.num_blocks, params->nth)) {
+    return last;
+}
+
+constexpr int reach = 32;  // nodes, from one product of a layer to the next
+
+// The group that a thread will read the weights of after node `last`.
+bool find_next(const ggml_cgraph * graph, int last, Parser & next) {
+    for (int i = last + 1; i < graph->n_nodes && i < last + reach; i++) {
+        const ggml_op op = graph->nodes[i]->op;
+        if (op == GGML_OP_MUL_MAT || op == GGML_OP_RMS_NORM) {
+            next = Parser{ graph };
+            if (parse(next, i) >= 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+int fuse_mul_mat(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    const ggml_op op = graph->nodes[i]->op;
+    if (op != GGML_OP_MUL_MAT && op != GGML_OP_RMS_NORM) {
         return 0;
     }
-    count_call(params, fuse_norm_kernel, mul >= 0);
+    Parser    p{ graph };
+    const int last = parse(p, i);
+    Group &   g    = p.group;
+    if (last <= i || !p.is_safe() || params->wsize < group_work_size(g.num_columns, g.num_blocks, params->nth)) {
+        return 0;
+    }
+    count_call(params, fuse_norm_kernel, g.norm_weights != nullptr);
     count_call(params, fuse_qkv_kernel, g.num_parts > 1);
     count_call(params, fuse_glu_kernel, p.has_glu);
     count_call(params, fuse_add_kernel, p.has_add);
+    Parser next{ graph };
+    g.next = is_on(fuse_ahead_kernel) && find_next(graph, last, next) ? &next.group : nullptr;
     run_group(params, g);
     return last - i;
 }
 
-const Kernel fuse_norm_kernel = { "fuse_norm", nullptr, nullptr, nullptr, nullptr, nullptr };
-const Kernel fuse_qkv_kernel  = { "fuse_qkv", nullptr, nullptr, nullptr, nullptr, nullptr };
-const Kernel fuse_glu_kernel  = { "fuse_glu", nullptr, nullptr, nullptr, nullptr, nullptr };
-const Kernel fuse_add_kernel  = { "fuse_add", nullptr, nullptr, nullptr, nullptr, nullptr };
+const Kernel fuse_norm_kernel  = { "fuse_norm", nullptr, nullptr, nullptr, nullptr, nullptr };
+const Kernel fuse_qkv_kernel   = { "fuse_qkv", nullptr, nullptr, nullptr, nullptr, nullptr };
+const Kernel fuse_glu_kernel   = { "fuse_glu", nullptr, nullptr, nullptr, nullptr, nullptr };
+const Kernel fuse_add_kernel   = { "fuse_add", nullptr, nullptr, nullptr, nullptr, nullptr };
+const Kernel fuse_ahead_kernel = { "fuse_ahead", nullptr, nullptr, nullptr, nullptr, nullptr };
 
 }  // namespace axion

@@ -3,6 +3,8 @@
 // Few columns: each thread quantises them for itself (no barrier) and dots straight from the packed rows. Many:
 // quantised together, then jobs of rows x columns are drawn from a counter.
 
+#include "fuse.h"
+#include "mul_mat_ahead.h"
 #include "mul_mat_group.h"
 #include "rms_norm.h"
 #include "rows.h"
@@ -103,8 +105,8 @@ void finish(const Part & p, int64_t column, int64_t row, int n, const float * a,
     }
 }
 
-// Tiles [tiles.begin, tiles.end) of one part, for at most eight columns.
-void run_fused(const Part & p, const Acts & acts, Range tiles) {
+// Tiles [tiles.begin, tiles.end) of one part, for at most eight columns. `stream` has what is read after them.
+void run_fused(const Part & p, const Acts & acts, Range tiles, WeightStream * stream) {
     const int         width = acts.width(0);
     alignas(64) float product[2][group_columns][tile_rows];
     float *           direct[group_columns];
@@ -116,15 +118,20 @@ void run_fused(const Part & p, const Acts & acts, Range tiles) {
     }
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         const RowTile tile(p.num_rows, t * tile_rows);
+        const auto    compute = [&](const Matrix & m, TileOutput out) {
+            const char * rows = tile.rows(m);
+            if (stream != nullptr) {
+                const char * ahead = stream->take(tile_rows * m.row_bytes);
+                out.ahead          = ahead != nullptr ? ahead : rows;
+            }
+            m.format->fused[width](rows, m.row_bytes, acts.num_blocks, acts.data, out);
+        };
         if (!p.has_epilogue()) {
-            const Matrix & m = p.matrix[0];
-            m.format->fused[width](tile.rows(m), m.row_bytes, acts.num_blocks, acts.data,
-                                   { direct, tile.row, tile.lanes() });
+            compute(p.matrix[0], { direct, tile.row, tile.lanes() });
             continue;
         }
         for (int k = 0; k < p.num_matrices; k++) {
-            const Matrix & m = p.matrix[k];
-            m.format->fused[width](tile.rows(m), m.row_bytes, acts.num_blocks, acts.data, { buffer[k], 0, 0xffff });
+            compute(p.matrix[k], { buffer[k], 0, 0xffff });
         }
         for (int n = 0; n < width; n++) {
             finish(p, n, tile.row + tile.skip, (int) tile_rows - tile.skip, product[0][n] + tile.skip,
@@ -168,33 +175,20 @@ void run_panels(const Part & p, const PartTables & dst, const Acts & acts, Range
     }
 }
 
-int64_t num_tiles(const Part & p) {
-    return (p.num_rows + tile_rows - 1) / tile_rows;
-}
-
-// Tiles of all parts, counted through: the part of one thread.
 void run_private(const ggml_compute_params * params, const Group & g, char * own) {
-    int64_t total = 0;
-    for (int k = 0; k < g.num_parts; k++) {
-        total += num_tiles(g.parts[k]) * g.parts[k].num_matrices;
-    }
-    const Range mine   = split(total, 1, params->ith, params->nth);
-    const bool  stores = params->ith == 0 && g.normed != nullptr;
-    if (mine.begin == mine.end && !stores) {
+    const TileShare share(g, params->ith, params->nth);
+    const bool      stores = params->ith == 0 && g.normed != nullptr;
+    if (share.is_empty && !stores) {
         return;
     }
     const Acts acts = acts_at(own + aligned(g.num_blocks * act_block * sizeof(float)), g);
     quantise(g, acts, { 0, g.num_columns }, (float *) own, stores);
-    int64_t before = 0;
+    WeightStream stream(g, params->ith, params->nth);
+    for (size_t before = 0; before <= prefetch_bytes; before += tile_rows * g.parts[0].matrix[0].row_bytes) {
+        stream.take(tile_rows * g.parts[0].matrix[0].row_bytes);
+    }
     for (int k = 0; k < g.num_parts; k++) {
-        const Part &  p     = g.parts[k];
-        const int64_t units = p.num_matrices, n = num_tiles(p);
-        const auto    tile = [&](int64_t at) {
-            at = (at - before + units - 1) / units;
-            return at < 0 ? 0 : at > n ? n : at;
-        };
-        run_fused(p, acts, { tile(mine.begin), tile(mine.end) });
-        before += n * units;
+        run_fused(g.parts[k], acts, share.tiles[k], is_on(fuse_ahead_kernel) ? &stream : nullptr);
     }
 }
 
@@ -238,7 +232,7 @@ void run_jobs(const ggml_compute_params * params, const Group & g, const PartTab
         const Part & p     = g.parts[k];
         const Range  tiles = at_most(r * jobs.tiles, jobs.tiles, num_tiles(p));
         if (acts.num_groups() == 1) {
-            run_fused(p, acts, tiles);
+            run_fused(p, acts, tiles, nullptr);
         } else {
             run_panels(p, dst[k], acts, tiles,
                        at_most(job / jobs.total_row_jobs * jobs.groups, jobs.groups, acts.num_groups()), panel);

@@ -53,6 +53,7 @@ struct Group {
     int64_t             num_columns, num_blocks;
     Part                parts[max_parts];
     int                 num_parts;
+    const Group *       next;  // whose weights will be read after these, if known
 };
 
 // Scratch for any group of these products; an upper bound.

@@ -18,6 +18,9 @@ namespace axion {
 
 constexpr int64_t tile_rows = 16;
 
+// Weights are fetched at least this far ahead of the tile at work.
+constexpr size_t prefetch_bytes = 16384;
+
 #if defined(__ARM_NEON)
 constexpr int64_t tile_factors = 2 * tile_rows;  // each twice, for two columns
 #else
@@ -38,6 +41,7 @@ struct TileOutput {
     float * const * dst;
     int64_t         row;
     uint16_t        lanes;
+    const char *    ahead = nullptr;  // as many bytes as the tile has rows of weights, soon to be read; null: guess
 };
 
 // All of K, straight from the packed rows: for one group of columns.
