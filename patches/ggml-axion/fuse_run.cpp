@@ -10,11 +10,13 @@
 
 #include "ops.h"
 
+#include <algorithm>
+
 namespace axion {
 namespace {
 
 constexpr int     max_steps   = 8;
-constexpr int64_t most_values = 16384;  // that are better computed by few threads than waited for
+constexpr int64_t most_values = 16384;  // that one thread had better compute than have all wait for each other
 
 struct Span {
     const char * begin;
@@ -84,14 +86,6 @@ struct Run {
             num++;
         }
     }
-
-    int64_t num_values() const {
-        int64_t n = 0;
-        for (int k = 0; k < num; k++) {
-            n += steps[k].num_values();
-        }
-        return n;
-    }
 };
 
 size_t slot_bytes(const ggml_tensor * node, int n_threads) {
@@ -125,7 +119,7 @@ void compute_step(const ggml_compute_params * params, const Run & run, int k) {
 struct Chains {
     int     of[max_steps], num = 0;
     int     length[max_steps]{}, first_thread[max_steps]{}, num_threads[max_steps]{};
-    int64_t values[max_steps]{};
+    int64_t values[max_steps]{}, heaviest = 0, total = 0;  // of a thread, of all
 
     explicit Chains(const Run & run) {
         for (int k = 0; k < run.num; k++) {
@@ -139,6 +133,7 @@ struct Chains {
         for (int k = 0; k < run.num; k++) {
             length[of[k]]++;
             values[of[k]] += run.steps[k].num_values();
+            total += run.steps[k].num_values();
         }
     }
 
@@ -170,6 +165,7 @@ struct Chains {
             if (c == largest && nth > others) {
                 first_thread[c] = others;
                 num_threads[c]  = nth - others;
+                heaviest        = std::max(heaviest, values[c] / num_threads[c]);
             } else if (length[c] > 0) {
                 int       to  = 0;
                 const int end = nth > others ? others : nth;
@@ -177,6 +173,7 @@ struct Chains {
                     to = load[t] < load[to] ? t : to;
                 }
                 load[to] += values[c];
+                heaviest        = std::max(heaviest, load[to]);
                 first_thread[c] = to;
                 num_threads[c]  = 1;
             }
@@ -184,9 +181,7 @@ struct Chains {
     }
 };
 
-void compute_chains(const ggml_compute_params * params, const Run & run) {
-    Chains chains(run);
-    chains.assign(params->nth);
+void compute_chains(const ggml_compute_params * params, const Run & run, const Chains & chains) {
     for (int k = 0; k < run.num; k++) {
         const int c = chains.of[k], ith = params->ith - chains.first_thread[c];
         if (ith >= 0 && ith < chains.num_threads[c]) {
@@ -205,6 +200,7 @@ void compute_in_order(const ggml_compute_params * params, const Run & run) {
             if (depend(run.steps[j], run.steps[k])) {
                 ggml_barrier(params->threadpool);
                 first = k;
+                break;
             }
         }
         const ggml_compute_params own = with_slot(params, run, k);
@@ -229,8 +225,10 @@ int fuse(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
         return 0;
     }
     count_call(params, fuse_rope_kernel, true);
-    if (run.num_values() <= most_values) {
-        compute_chains(params, run);
+    Chains chains(run);
+    chains.assign(params->nth);
+    if (chains.heaviest <= most_values) {
+        compute_chains(params, run, chains);
     } else {
         compute_in_order(params, run);
     }
