@@ -3,6 +3,7 @@
 #include "check.h"
 #include "mul_mat_reference.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -127,7 +128,7 @@ struct Product {
             const float *     v    = column(j) + b * act_block;
             double            most = 0;
             for (int i = 0; i < act_block; i++) {
-                most = fmax(most, fabs((double) v[i]));
+                most = std::max(most, fabs((double) v[i]));  // fmax breaks GCC 12 on aarch64
             }
             for (int i = 0; i < act_block; i++) {
                 const double weight = (double) w.scale[i / 16] * w.q[i] + w.min;
