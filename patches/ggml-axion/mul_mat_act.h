@@ -21,6 +21,12 @@ namespace axion {
 constexpr int64_t act_block     = 32;
 constexpr int64_t group_columns = 8;
 
+struct QuantisedBlock {
+    int8_t  q[act_block];
+    float   scale;
+    int32_t sum_low, sum;
+};
+
 #if defined(__ARM_NEON)
 
 // Where the NEON tiles keep the sum of row 0 or 1 times column 0 or 1 of a pair: the order of SMMLA, or of SDOT.
@@ -35,7 +41,8 @@ constexpr int pair_lane(int row, int column) {
 #endif
 
 // One block of W columns. The factors of two neighbours lie spread, so that a tile multiplies by them as they are: the
-// scales of both in the first's place, the sums in the second's. A last column without a neighbour: { scale, sum }.
+// scales of both in the first's place, the sums in the second's. A last column without a neighbour: { scale, sum } and
+// sum(q) over the first 16 values and over all.
 template <int W> struct ActBlock {
     int8_t q[W][act_block];
     float  factors[W][4];
@@ -44,16 +51,27 @@ template <int W> struct ActBlock {
         return n % 2 == 0 && n + 1 == W;
     }
 
-    void set_factors(int n, float scale, float sum) {
+    void set_factors(int n, const QuantisedBlock & x) {
+        const float sum = x.scale * (float) x.sum;
         if (is_alone(n)) {
-            factors[n][0] = scale;
+            factors[n][0] = x.scale;
             factors[n][1] = sum;
+            factors[n][2] = (float) x.sum_low;
+            factors[n][3] = (float) x.sum;
             return;
         }
         for (int row = 0; row < 2; row++) {
-            factors[n - n % 2][pair_lane(row, n % 2)]     = scale;
+            factors[n - n % 2][pair_lane(row, n % 2)]     = x.scale;
             factors[n - n % 2 + 1][pair_lane(row, n % 2)] = sum;
         }
+    }
+
+    float low_sum(int n) const {
+        return factors[n][2];
+    }
+
+    float whole_sum(int n) const {
+        return factors[n][3];
     }
 
     float scale_of(int n) const {
@@ -117,12 +135,6 @@ inline size_t acts_bytes(int64_t num_columns, int64_t num_blocks) {
 
 // Below this a block counts as zero: 127 / max would overflow.
 constexpr float act_smallest = 1e-36f;
-
-struct QuantisedBlock {
-    int8_t  q[act_block];
-    float   scale;
-    int32_t sum_low, sum;
-};
 
 // The plain twin; the vector code gives the same bits.
 inline QuantisedBlock quantise_block_reference(const float * x) {
@@ -238,7 +250,7 @@ template <int W> void quantise_column(const float * x, char * group, int n, int6
         const QuantisedBlock q = quantise_block(x + b * act_block);
         store_values<W>(out[b], n, q.q);
 #if defined(__ARM_NEON)
-        out[b].set_factors(n, q.scale, q.scale * (float) q.sum);
+        out[b].set_factors(n, q);
 #else
         out[b].scale[n]    = q.scale;
         out[b].sum[n]      = q.scale * (float) q.sum;

@@ -252,8 +252,41 @@ void unpack_panel(const char * rows, size_t row_bytes, int64_t first_block, int6
     }
 }
 
+// At least this far ahead of the tile at work: sixteen short streams are hard on a prefetcher, tiles to come are one.
+constexpr size_t prefetch_bytes = 16384;
+
+// A single column does without a panel (mul_mat_column_neon.h).
+template <class Format>
+void column_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out) {
+    constexpr int64_t   per_step = Format::block / act_block;
+    const ActBlock<1> * acts     = (const ActBlock<1> *) group;
+    const size_t        tile     = tile_rows * row_bytes;
+    const char *        ahead    = rows + tile * (1 + prefetch_bytes / tile);
+    float32x4_t         acc[4]   = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
+    for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
+        for (int64_t i = 0; i < tile_rows * Format::bytes; i += 64) {
+            __builtin_prefetch(ahead + i, 0, 2);
+        }
+        ahead += tile_rows * Format::bytes;
+        Format::add_column(rows, row_bytes, acts + b, acc);
+    }
+    float sums[tile_rows];
+    for (int g = 0; g < 4; g++) {
+        vst1q_f32(sums + 4 * g, acc[g]);
+    }
+    for (int r = 0; r < tile_rows; r++) {
+        if (out.lanes >> r & 1) {
+            out.dst[0][out.row + r] = sums[r];
+        }
+    }
+}
+
 template <class Format, int W>
 void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out) {
+    if constexpr (W == 1) {
+        column_tile<Format>(rows, row_bytes, num_blocks, group, out);
+        return;
+    }
     constexpr int64_t      at_once = 8;  // 5 KiB
     alignas(64) PanelBlock panel[at_once];
     Sums<W>                sums;
