@@ -81,7 +81,7 @@ template <class Block, Kind the_kind, bool has_fifth, int the_zero> struct Nibbl
         }
     }
 
-    static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
+    AXION_INLINE static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
         add_column_of_32<NibblesNeon>(p, stride, *a, acc);
     }
 
@@ -131,7 +131,7 @@ struct Iq4NlWeights {
         q[1] = vqtbl1q_u8(table, vshrq_n_u8(t, 4));
     }
 
-    static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
+    AXION_INLINE static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
         add_column_of_32<Iq4NlWeights>(p, stride, *a, acc);
     }
 
@@ -162,7 +162,7 @@ struct Q8_0Weights {
         q[1] = load_bytes(p + 18);
     }
 
-    static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
+    AXION_INLINE static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
         add_column_of_32<Q8_0Weights>(p, stride, *a, acc);
     }
 

@@ -90,7 +90,8 @@ template <class Block, bool has_fifth> struct KNibblesNeon {
         }
     }
 
-    static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
+    __attribute__((noinline)) static void add_column(const char * p, size_t stride, const ActBlock<1> * a,
+                                                     float32x4_t acc[4]) {
         for (int g = 0; g < 4; g++, p += 4 * stride) {
             float32x4_t scale[8], min[8], sum = acc[g];
             int8x8_t    scales[4], mins[4];
@@ -160,7 +161,8 @@ struct Q6_KWeights {
         return vbslq_u8(vdupq_n_u8(48), h, part < 2 ? vandq_u8(t, vdupq_n_u8(15)) : vshrq_n_u8(t, 4));
     }
 
-    static void add_column(const char * p, size_t stride, const ActBlock<1> * a, float32x4_t acc[4]) {
+    __attribute__((noinline)) static void add_column(const char * p, size_t stride, const ActBlock<1> * a,
+                                                     float32x4_t acc[4]) {
         for (int g = 0; g < 4; g++, p += 4 * stride) {
             float32x4_t scale[2][8], sum = acc[g];
             int8x8_t    halves[2][4];

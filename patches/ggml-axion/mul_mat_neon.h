@@ -257,7 +257,8 @@ constexpr size_t prefetch_bytes = 16384;
 
 // A single column does without a panel (mul_mat_column_neon.h).
 template <class Format>
-void column_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group, TileOutput out) {
+__attribute__((noinline)) void column_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group,
+                                           TileOutput out) {
     constexpr int64_t   per_step = Format::block / act_block;
     const ActBlock<1> * acts     = (const ActBlock<1> *) group;
     const size_t        tile     = tile_rows * row_bytes;
