@@ -179,6 +179,7 @@ struct Q6_KWeights {
 #pragma GCC unroll 4
                 for (int part = 0; part < 4; part++) {
                     const ActBlock<1> & x = a[4 * half + part];
+                    float32x4_t         dots[2];
 #pragma GCC unroll 2
                     for (int i = 0; i < 2; i++) {
                         int32x4_t dot[4];
@@ -188,9 +189,11 @@ struct Q6_KWeights {
                                                vdupq_n_s32(0));
                         }
                         const int32x4_t start = start_of(32, i == 0 ? x.low_sum(0) : x.whole_sum(0) - x.low_sum(0));
-                        sum                   = vfmaq_f32(sum, dot_float(vaddq_s32(add_lanes(dot), start)),
-                                                          vmulq_n_f32(scale[i][4 * half + part], x.scale_of(0)));
+                        dots[i]               = dot_float(vaddq_s32(add_lanes(dot), start));
                     }
+                    const int block = 4 * half + part;
+                    dots[0]         = vfmaq_f32(vmulq_f32(dots[0], scale[0][block]), dots[1], scale[1][block]);
+                    sum             = vfmaq_n_f32(sum, dots[0], x.scale_of(0));
                 }
             }
             acc[g] = sum;
