@@ -252,9 +252,6 @@ void unpack_panel(const char * rows, size_t row_bytes, int64_t first_block, int6
     }
 }
 
-// At least this far ahead of the tile at work: sixteen short streams are hard on a prefetcher, tiles to come are one.
-constexpr size_t prefetch_bytes = 16384;
-
 // A single column does without a panel (mul_mat_column_neon.h).
 template <class Format>
 __attribute__((noinline)) void column_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const char * group,
