@@ -13,18 +13,20 @@ namespace {
 
 // Fusions are asked in this order; the switches behind them are theirs.
 const Kernel * const kernels[] = {
-    &flash_attn_kernel,  //
-    &glu_kernel,         //
-    &mul_mat_kernel,     //
-    &fuse_rope_kernel,   //
-    &rms_norm_kernel,    //
-    &rope_kernel,        //
-    &soft_max_kernel,    //
-    &fuse_norm_kernel,   //
-    &fuse_qkv_kernel,    //
-    &fuse_glu_kernel,    //
-    &fuse_add_kernel,    //
-    &fuse_ahead_kernel,  //
+    &flash_attn_kernel,     //
+    &glu_kernel,            //
+    &mul_mat_kernel,        //
+    &mul_mat_float_kernel,  //
+    &mul_mat_id_kernel,     //
+    &fuse_rope_kernel,      //
+    &rms_norm_kernel,       //
+    &rope_kernel,           //
+    &soft_max_kernel,       //
+    &fuse_norm_kernel,      //
+    &fuse_qkv_kernel,       //
+    &fuse_glu_kernel,       //
+    &fuse_add_kernel,       //
+    &fuse_ahead_kernel,     //
 };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
