@@ -103,6 +103,11 @@ def _tree(cls: type[AxionError]) -> dict[str, type[AxionError]]:
     return found
 
 
-def from_wire(code: str, message: str, param: str | None = None) -> AxionError:
+def from_wire(
+    code: str, message: str, param: str | None = None, retry_after_seconds: float | None = None
+) -> AxionError:
     """The exception that `code` names; an unknown code (a newer worker) becomes a ServiceError."""
-    return _tree(AxionError).get(code, ServiceError)(message, param=param)
+    error = _tree(AxionError).get(code, ServiceError)(message, param=param)
+    if isinstance(error, Overloaded) and retry_after_seconds is not None:
+        error.retry_after_seconds = retry_after_seconds
+    return error

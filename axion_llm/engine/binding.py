@@ -28,6 +28,9 @@ KV_BYTES_PER_VALUE = {
 }
 _GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 
+MAX_SEQ_IDS = 256  # LLAMA_MAX_SEQ
+CACHE_SEQ_IDS = 48  # at least, for what the prefix cache keeps beside the running sequences
+
 _keep_alive: list[Any] = []
 
 
@@ -83,35 +86,39 @@ class Batch:
     def clear(self) -> None:
         self.size = 0
 
-    def add(self, tokens: Sequence[int], first_position: int, seq_id: int, want_logits: bool) -> int:
-        """Append tokens of one sequence; with `want_logits` the last one gets logits. Returns that token's index."""
+    def add(self, tokens: Sequence[int], first_position: int, seq_id: int, num_outputs: int) -> None:
+        """Append tokens of one sequence; the last `num_outputs` of them get logits."""
         start, end = self.size, self.size + len(tokens)
         self.tokens[start:end] = tokens
         self.positions[start:end] = range(first_position, first_position + len(tokens))
         self.seq_ids[start:end] = seq_id
         self.outputs[start:end] = 0
-        self.outputs[end - 1] = want_logits
+        self.outputs[end - num_outputs : end] = 1
         self.size = end
-        return end - 1
 
 
 class LlamaModel:
     """A GGUF opened for generation: vocabulary, one context with a unified KV cache, decode.
 
     Raises ModelLoadError when llama.cpp refuses the file or the context. `on_progress` gets 0..1 and may return False
-    to stop the load. `close` gives everything back.
+    to stop the load. `close` gives everything back. It is the `KvCells` of its cache (see prefix_cache).
     """
 
     def __init__(self, load: Load, num_threads: int, on_progress: Callable[[float], bool] = lambda _: True) -> None:
+        self.load = load
         self._model: Any = None
         self.ctx: Any = None
         self._open_model(load, on_progress)
         self.vocab = lib.llama_model_get_vocab(self._model)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
+        # A recurrent state is that of the last position only: it cannot be cut off or shared in the middle.
+        self.has_positions = not (lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model))
+        self._window: int = lib.llama_model_n_swa(self._model)
         self._open_context(load, num_threads)
         self.n_ctx: int = lib.llama_n_ctx(self.ctx)
-        self.n_seq_max: int = lib.llama_n_seq_max(self.ctx)
+        self.n_seq_max = load.n_seq_max  # sequences that run at the same time
+        self.num_seq_ids: int = lib.llama_n_seq_max(self.ctx)
         self.n_batch: int = lib.llama_n_batch(self.ctx)
         self._memory = lib.llama_get_memory(self.ctx)
         self._pieces: dict[int, bytes] = {}
@@ -129,7 +136,8 @@ class LlamaModel:
         params = lib.llama_context_default_params()
         params.n_ctx = load.n_ctx or self.n_ctx_train
         params.n_batch = params.n_ubatch = min(load.n_batch, params.n_ctx)
-        params.n_seq_max = load.n_seq_max
+        spare = max(load.n_seq_max, CACHE_SEQ_IDS) if self.has_positions else 0
+        params.n_seq_max = min(load.n_seq_max + spare, MAX_SEQ_IDS)
         params.n_threads = params.n_threads_batch = num_threads
         params.type_k = params.type_v = _GGML_TYPE[load.kv_type]
         params.flash_attn_type = int(load.flash_attention)
@@ -237,13 +245,17 @@ class LlamaModel:
         rows: Logits = np.ctypeslib.as_array(values).reshape(num_outputs, self.n_vocab)
         return rows
 
-    def remove_sequence(self, seq_id: int) -> None:
-        """Free all cells of a sequence."""
-        lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+    def share(self, source: int, target: int, count: int) -> None:
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
 
-    def truncate_sequence(self, seq_id: int, num_tokens: int) -> None:
-        """Keep the first `num_tokens` positions of a sequence and free the others."""
-        lib.llama_memory_seq_rm(self._memory, seq_id, num_tokens, -1)
+    def truncate(self, seq_id: int, count: int) -> None:
+        lib.llama_memory_seq_rm(self._memory, seq_id, count, -1)
+
+    def can_share(self, source: int, count: int) -> bool:
+        """A sliding window forgets what a sequence has left behind; without one all positions are there."""
+        if not self._window:
+            return True
+        return int(lib.llama_memory_seq_pos_min(self._memory, source)) <= max(0, count - self._window)
 
     def last_position(self, seq_id: int) -> int:
         """The highest position the sequence has in the cache, -1 when it has none."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from axion_llm.engine.binding import Batch, LlamaModel, Logits
+from axion_llm.engine.counters import Counters
+from axion_llm.engine.drafting import Drafter
+from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
+from axion_llm.engine.prefix_cache import PrefixCache
+from axion_llm.engine.queue_limit import QueueLimit
 from axion_llm.engine.sampler import Sampler, token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
 from axion_llm.engine.sequence import Sequence, Status
@@ -39,14 +45,34 @@ class Engine:
     """Not thread-safe: one thread calls it. `tokenize` alone may run elsewhere."""
 
     def __init__(self, model: LlamaModel) -> None:
-        self.model = model
-        self.scheduler = Scheduler(model.n_ctx, model.n_seq_max, model.n_batch)
+        self.model, load = model, model.load
+        self.scheduler = Scheduler(
+            PrefixCache(model, model.num_seq_ids, is_on=model.has_positions),
+            num_cells=model.n_ctx,
+            max_running=model.n_seq_max,
+            n_batch=model.n_batch,
+            pacing=Pacing(load.step_seconds),
+            steps_per_decision=load.steps_per_decision,
+        )
         self.max_request_tokens = min(model.n_ctx, model.n_ctx_train)
+        self.queue = QueueLimit(self.scheduler, load.max_waiting, load.max_waiting_tokens or 8 * model.n_ctx)
+        self._speculation = load.speculation
         self._batch = Batch(model.n_batch)
         self._sequences: dict[str, Sequence] = {}
         self._outputs: dict[str, _Output] = {}
-        self._num_steps = self._num_prompt_tokens = self._num_output_tokens = 0
-        self._step_seconds = self._decode_seconds = 0.0
+        self.counters = Counters()
+
+    def warm_up(self) -> None:
+        """Run the shapes that requests will: the weights come into memory, and the pacing knows this machine."""
+        tokens = [0] * CHUNK_SIZES[0]
+        for count in (1, 1, len(tokens)):
+            self._batch.clear()
+            self._batch.add(tokens[:count], 0, 0, num_outputs=1)
+            started = time.perf_counter()
+            self.model.decode(self._batch)
+            seconds = time.perf_counter() - started
+            self.model.truncate(0, 0)
+        self.scheduler.pacing.observe(0, len(tokens), seconds)
 
     # ---- requests
 
@@ -77,13 +103,18 @@ class Engine:
                 param="prompt",
             )
         max_total = limit if wanted is None else len(tokens) + wanted
-        sequence = Sequence(request, tokens, max_total, time.monotonic())
-        self._outputs[request.request_id] = _Output(
-            Sampler(self.model, request.sampling, tokens), TextStream(request.stop)
-        )
+        sequence = Sequence(request, tokens, max_total, time.monotonic(), self._drafter(request, tokens))
+        self._outputs[request.request_id] = _Output(Sampler(request.sampling, tokens), TextStream(request.stop))
         self._sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
         return Accepted(request.request_id, len(tokens))
+
+    def _drafter(self, request: Generate, tokens: list[int]) -> Drafter | None:
+        if (request.speculation or self._speculation) == "off" or not self.model.has_positions:
+            return None
+        drafter = Drafter()
+        drafter.extend(tokens)
+        return drafter
 
     def cancel(self, request_id: str) -> Finished | None:
         """End a request now, its cells free; None when it is not (or no longer) here."""
@@ -99,82 +130,94 @@ class Engine:
     def step(self) -> list[Event]:
         """One step for all sequences; the events to send."""
         started = time.perf_counter()
-        step = self._schedule()
-        events = self._run(step)
-        self._num_steps += 1
-        self._step_seconds += time.perf_counter() - started
+        events = self._run(self.scheduler.schedule(time.monotonic()))
+        self.counters.count_step(time.perf_counter() - started)
         return events
-
-    def _schedule(self) -> Step:
-        step = self.scheduler.schedule()
-        for seq_id in step.preempted:
-            self.model.remove_sequence(seq_id)
-        return step
 
     def _run(self, step: Step) -> list[Event]:
         """Compute the step: what it gives, or, when it cannot be computed, how the sequences concerned end."""
-        now = time.monotonic()
-        self._batch.clear()
-        for s in step.slices:
-            sequence = s.sequence
-            sequence.first_scheduled = sequence.first_scheduled or now
-            tokens = sequence.tokens[s.start : s.start + s.count]
-            self._batch.add(tokens, s.start, sequence.seq_id, s.wants_logits)
+        self._fill_batch(step)
+        num_reuses = self.model.num_graph_reuses()
         started = time.perf_counter()
         try:
             fits = self.model.decode(self._batch)
         except EngineError as e:
             return [self._fail(s.sequence, e) for s in step.slices]
-        self._decode_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
         if not fits:
             return self._handle_full_cache(step)
+        self.counters.count_decode(step, seconds, self.model.num_graph_reuses() - num_reuses)
+        self.scheduler.pacing.observe(step.num_decodes, step.num_prompt_tokens, seconds)
         self.scheduler.commit(step)
         return list(self._postprocess(step))
 
+    def _fill_batch(self, step: Step) -> None:
+        now = time.monotonic()
+        self._batch.clear()
+        for s in step.slices:
+            sequence = s.sequence
+            if sequence.first_scheduled is None:
+                sequence.first_scheduled = now
+                self.counters.num_cached_tokens += sequence.num_cached
+            tokens = sequence.tokens[s.start : s.start + s.count] + s.draft
+            self._batch.add(tokens, s.start, sequence.seq_id, s.num_outputs)
+
     def _handle_full_cache(self, step: Step) -> list[Event]:
         """Our count of cells said that it fits, llama.cpp disagrees (a cache with rules of its own): believe it."""
-        seq_id = self.scheduler.shrink_to_fit()
-        if seq_id is None:
-            error = EngineError("the KV cache has no room for this request, though nothing else is in it")
-            return [self._fail(s.sequence, error) for s in step.slices]
-        self.model.remove_sequence(seq_id)
-        return []
+        if self.scheduler.shrink_to_fit():
+            return []
+        error = EngineError("the KV cache has no room for this request, though nothing else is in it")
+        return [self._fail(s.sequence, error) for s in step.slices]
 
     def _postprocess(self, step: Step) -> Iterator[Event]:
-        done = [s for s in step.slices if s.sequence.num_to_compute == 0]
-        self._num_prompt_tokens += sum(s.count for s in step.slices if not s.sequence.num_output)
+        done = [s for s in step.slices if s.num_outputs]
         if not done:
             return
-        logits = self.model.logits(len(done))
-        best = logits.argmax(axis=1).tolist()
-        batch_index = self._output_indexes(step)
-        for row, s in enumerate(done):
+        logits = self.model.logits(sum(s.num_outputs for s in done))
+        best: list[int] = logits.argmax(axis=1).tolist()
+        ends = list(accumulate(s.num_outputs for s in done))  # before a drawn token makes a slice look unfinished
+        for s, start, end in zip(done, [0, *ends], ends, strict=False):
+            yield from self._draw(s, logits[start:end], best[start:end])
+
+    def _draw(self, s: Slice, logits: Logits, best: list[int]) -> Iterator[Event]:
+        """The next token; where a guess was right, the one behind it too, and so on. `logits`: [num_outputs, n_vocab].
+
+        Each token is drawn from its own logits whatever was guessed, so guesses never change what comes out.
+        """
+        sequence, num_accepted = s.sequence, 0
+        for row, guess in enumerate([*s.draft, -1]):
             try:
-                token = self._next_token(s, logits, row, best[row], batch_index[row])
+                token = self._next_token(sequence, logits[row], best[row])
             except AxionError as e:
-                yield self._fail(s.sequence, e)
-                continue
-            event = self._append(s.sequence, token)
+                yield self._fail(sequence, e)
+                return
+            num_accepted += token == guess
+            sequence.num_computed += token == guess
+            event = self._append(sequence, token)
             if event:
                 yield event
+            if token != guess or sequence.status is Status.ENDED:
+                break
+        if s.draft:
+            self._note_guesses(s, num_accepted)
 
-    @staticmethod
-    def _output_indexes(step: Step) -> list[int]:
-        """Where in the batch the tokens with logits are."""
-        indexes, end = [], 0
-        for s in step.slices:
-            end += s.count
-            if s.sequence.num_to_compute == 0:
-                indexes.append(end - 1)
-        return indexes
+    def _note_guesses(self, s: Slice, num_accepted: int) -> None:
+        sequence = s.sequence
+        self.counters.num_drafted_tokens += len(s.draft)
+        self.counters.num_accepted_tokens += num_accepted
+        if sequence.drafter:
+            sequence.drafter.report(len(s.draft), num_accepted)
+        if num_accepted < len(s.draft) and sequence.status is Status.RUNNING:
+            self.model.truncate(sequence.seq_id, sequence.num_computed)
 
-    def _next_token(self, s: Slice, logits: Logits, row: int, best: int, batch_index: int) -> int:
-        if logits[row, best] != logits[row, best]:
+    def _next_token(self, sequence: Sequence, logits: Logits, best: int) -> int:
+        """`logits`: [n_vocab]."""
+        if logits[best] != logits[best]:
             raise EngineError("the model's logits are not numbers: a damaged model file, or a kernel that went wrong")
-        output, request = self._outputs[s.sequence.request_id], s.sequence.request
-        token = best if output.sampler.is_greedy else output.sampler.sample(batch_index)
+        output, request = self._outputs[sequence.request_id], sequence.request
+        token = output.sampler.sample(logits, best)
         if request.top_logprobs is not None and not self._ends(request, token):
-            output.logprobs.append(token_logprobs(self.model, logits[row], token, request.top_logprobs))
+            output.logprobs.append(token_logprobs(self.model, logits, token, request.top_logprobs))
         return token
 
     def _ends(self, request: Generate, token: int) -> bool:
@@ -184,7 +227,9 @@ class Engine:
         """A new token of a sequence: what it gives to show, or how it ends."""
         sequence.first_token = sequence.first_token or time.monotonic()
         sequence.tokens.append(token)
-        self._num_output_tokens += 1
+        if sequence.drafter:
+            sequence.drafter.extend([token])
+        self.counters.num_output_tokens += 1
         output = self._outputs[sequence.request_id]
         output.num_unsent += 1
         if self._ends(sequence.request, token):
@@ -203,16 +248,17 @@ class Engine:
     # ---- endings: every request leaves through one of these two
 
     def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> Finished:
-        output = self._forget(sequence)
+        output = self._forget(sequence, keep=True)
         now = time.monotonic()
         started, first = sequence.first_scheduled or now, sequence.first_token or now
+        self.queue.note_end(now - started)
         return Finished(
             sequence.request_id,
             reason,
             text + output.text.finish(),
             prompt_tokens=sequence.num_prompt,
             completion_tokens=sequence.num_output,
-            cached_tokens=0,
+            cached_tokens=sequence.num_cached,
             logprobs=output.logprobs,
             stop=output.text.stopped,
             queue_ms=(started - sequence.arrival) * 1e3,
@@ -221,31 +267,19 @@ class Engine:
         )
 
     def _fail(self, sequence: Sequence, error: AxionError) -> Failed:
-        self._forget(sequence)
+        # Nobody knows what its cells hold, nor those that it has published for others.
+        self._forget(sequence, keep=False)
+        self.scheduler.cache.clear()
         return Failed(sequence.request_id, error.code, error.message, error.param)
 
-    def _forget(self, sequence: Sequence) -> _Output:
+    def _forget(self, sequence: Sequence, *, keep: bool) -> _Output:
         if sequence.status is not Status.ENDED:
-            freed = self.scheduler.end(sequence)
-            if freed is not None:
-                self.model.remove_sequence(freed)
+            self.scheduler.end(sequence, keep=keep)
         del self._sequences[sequence.request_id]
         output = self._outputs.pop(sequence.request_id)
-        output.sampler.close()
         return output
 
     # ---- seeing it
 
     def stats(self) -> EngineStats:
-        return EngineStats(
-            num_steps=self._num_steps,
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_output_tokens=self._num_output_tokens,
-            num_running=len(self.scheduler.running),
-            num_waiting=len(self.scheduler.waiting),
-            kv_used_tokens=self.scheduler.cells_used,
-            kv_total_tokens=self.scheduler.num_cells,
-            step_seconds=self._step_seconds,
-            decode_seconds=self._decode_seconds,
-            num_graph_reuses=self.model.num_graph_reuses(),
-        )
+        return self.counters.stats(self.scheduler, self.model.num_graph_reuses(), self.queue.num_refused)

@@ -1,66 +1,80 @@
-"""How a sequence's next token is drawn: llama.cpp's sampler chain, or an arg-max where nothing else would change it."""
+"""How a sequence's next token is drawn from its logits: an arg-max where nothing else would change it, else few numpy
+passes over the vocabulary, and the rest on the few tokens that top-k, top-p and min-p can leave.
+
+The stages and their order are llama.cpp's: logit bias, penalties, top-k, top-p, min-p, temperature, draw.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import secrets
-from typing import Any
+from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
 
-from axion_llm.engine.binding import LlamaModel, lib
+from axion_llm.engine.binding import LlamaModel
 from axion_llm.worker.messages import Sampling, TokenLogprob
 
 REPEAT_WINDOW = 64  # tokens, prompt included, that repeat_penalty looks back on: llama.cpp's default
+COLUMNS = 512  # a vocabulary is looked through in so many columns
+
+Floats = npt.NDArray[np.float32]
+Indexes = npt.NDArray[np.int64]
 
 
 class Sampler:
-    """One request's chain: logit bias, penalties, top-k, top-p, min-p, temperature, draw. `close` frees it."""
+    """One request's stages, and its own source of randomness: one seed gives one text, alone and in any batch."""
 
-    def __init__(self, model: LlamaModel, sampling: Sampling, prompt: list[int]) -> None:
-        self._model = model
+    def __init__(self, sampling: Sampling, prompt: list[int]) -> None:
+        self._s = sampling
         self.is_greedy = is_plain_greedy(sampling)
-        self._chain: Any = None if self.is_greedy else self._build(sampling, prompt)
+        self._random = np.random.default_rng(sampling.seed)
+        self._recent = prompt[-REPEAT_WINDOW:]
+        self._counts: Counter[int] = Counter()  # OpenAI counts what was generated, all of it
 
-    def _build(self, s: Sampling, prompt: list[int]) -> Any:
-        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        add = lib.llama_sampler_chain_add
-        n_vocab = self._model.n_vocab
-        if s.logit_bias:
-            add(chain, _logit_bias(n_vocab, s.logit_bias))
+    def sample(self, logits: Floats, best: int) -> int:
+        """The next token, remembered for the penalties. `logits`: [n_vocab]; `best`: their arg-max."""
+        if self.is_greedy:
+            return best
+        token = self._draw(self._adjusted(logits))
+        self._recent = [*self._recent, token][-REPEAT_WINDOW:]
+        self._counts[token] += 1
+        return token
+
+    def _adjusted(self, logits: Floats) -> Floats:
+        """With bias and penalties; a copy when they change something."""
+        s = self._s
+        is_penal = s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty
+        if not s.logit_bias and not is_penal:
+            return logits
+        adjusted: Floats = logits.copy()
+        for token, bias in s.logit_bias.items():
+            adjusted[token] += bias
         if s.repeat_penalty != 1.0:
-            repeat = lib.llama_sampler_init_penalties(n_vocab, REPEAT_WINDOW, s.repeat_penalty, 0.0, 0.0)
-            for token in prompt[-REPEAT_WINDOW:]:
-                lib.llama_sampler_accept(repeat, token)
-            add(chain, repeat)
-        if s.frequency_penalty or s.presence_penalty:
-            # OpenAI counts what was generated, all of it
-            window = self._model.n_ctx
-            add(chain, lib.llama_sampler_init_penalties(n_vocab, window, 1.0, s.frequency_penalty, s.presence_penalty))
+            seen = np.unique(self._recent)
+            values = adjusted[seen]
+            adjusted[seen] = np.where(values > 0, values / s.repeat_penalty, values * s.repeat_penalty)
+        for token, count in self._counts.items() if s.frequency_penalty or s.presence_penalty else ():
+            adjusted[token] -= count * s.frequency_penalty + s.presence_penalty
+        return adjusted
+
+    def _draw(self, logits: Floats) -> int:
+        s = self._s
         if s.temperature <= 0:
-            add(chain, lib.llama_sampler_init_greedy())
-            return chain
-        if s.top_k > 0:
-            add(chain, lib.llama_sampler_init_top_k(s.top_k))
+            return int(logits.argmax())
+        if s.top_k <= 0 and s.top_p >= 1.0 and s.min_p <= 0:
+            return draw_from_all(logits / np.float32(s.temperature), self._random.random())
+        tokens = top_k(logits, s.top_k) if 0 < s.top_k < len(logits) else np.arange(len(logits))
+        values = logits[tokens].astype(np.float64)
+        probabilities = np.exp(values - values.max())
+        probabilities /= probabilities.sum()
+        kept = np.ones(len(tokens), bool)
         if s.top_p < 1.0:
-            add(chain, lib.llama_sampler_init_top_p(s.top_p, 1))
+            kept[outside_nucleus(probabilities, s.top_p)] = False
         if s.min_p > 0:
-            add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
-        add(chain, lib.llama_sampler_init_temp(s.temperature))
-        seed = secrets.randbits(32) if s.seed is None else s.seed & 0xFFFFFFFF
-        # 0xFFFFFFFF is llama.cpp's word for "any seed"
-        add(chain, lib.llama_sampler_init_dist(seed if seed != 0xFFFFFFFF else 0))
-        return chain
-
-    def sample(self, batch_index: int) -> int:
-        """Draw from the logits of that token of the last batch, and remember what was drawn."""
-        return int(lib.llama_sampler_sample(self._chain, self._model.ctx, batch_index))
-
-    def close(self) -> None:
-        if self._chain:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None
+            kept &= probabilities >= s.min_p * probabilities.max()
+        weights = np.exp((values[kept] - values.max()) / s.temperature)
+        sums = weights.cumsum()
+        return int(tokens[kept][np.searchsorted(sums, self._random.random() * sums[-1], side="right")])
 
 
 def is_plain_greedy(s: Sampling) -> bool:
@@ -69,12 +83,44 @@ def is_plain_greedy(s: Sampling) -> bool:
     )
 
 
-def _logit_bias(n_vocab: int, bias: dict[int, float]) -> Any:
-    entries = (lib.llama_logit_bias * len(bias))(*bias.items())
-    return lib.llama_sampler_init_logit_bias(n_vocab, len(bias), ctypes.cast(entries, lib.llama_logit_bias_p))
+def top_k(logits: Floats, k: int) -> Indexes:
+    """Indexes of the `k` largest, in order of their index; of equal ones at the edge, any."""
+    rows = len(logits) // COLUMNS
+    if k < COLUMNS and rows > 1:
+        # At least k logits reach the k-th largest of the columns' maxima, and hardly more do.
+        maxima = logits[: rows * COLUMNS].reshape(rows, COLUMNS).max(axis=0)
+        candidates = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
+    else:
+        candidates = np.arange(len(logits))
+    best = np.argpartition(logits[candidates], -k)[-k:]
+    return candidates[np.sort(best)]
 
 
-def token_logprobs(model: LlamaModel, row: npt.NDArray[np.float32], token: int, top: int) -> TokenLogprob:
+def outside_nucleus(probabilities: npt.NDArray[np.float64], top_p: float) -> Indexes:
+    """Indexes that are not in the smallest set of most likely tokens that has `top_p` of the probability."""
+    # All below this together have less than 1 - top_p: only the others need to be sorted.
+    small = probabilities < (1.0 - top_p) / len(probabilities)
+    large = np.flatnonzero(~small)
+    order = large[np.argsort(-probabilities[large], kind="stable")]
+    sums = probabilities[order].cumsum()
+    size = int(np.searchsorted(sums, top_p)) + 1
+    return np.concatenate([order[size:], np.flatnonzero(small)])
+
+
+def draw_from_all(logits: Floats, uniform: float) -> int:
+    """A token of the softmax over the whole vocabulary; `uniform` in [0, 1)."""
+    weights = np.exp(logits - logits.max())
+    starts = np.arange(0, len(weights), COLUMNS)
+    sums = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
+    target = uniform * sums[-1]
+    block = min(int(np.searchsorted(sums, target, side="right")), len(sums) - 1)
+    inside = weights[starts[block] : starts[block] + COLUMNS].cumsum(dtype=np.float64)
+    before = sums[block - 1] if block else 0.0
+    at = int(np.searchsorted(inside, target - before, side="right"))
+    return int(starts[block]) + min(at, len(inside) - 1)
+
+
+def token_logprobs(model: LlamaModel, row: Floats, token: int, top: int) -> TokenLogprob:
     """Log-probabilities of the model itself (before bias, penalties, temperature), as OpenAI reports them.
 
     `row`: logits, [n_vocab]. `top`: how many of the most likely tokens to list.
@@ -83,7 +129,7 @@ def token_logprobs(model: LlamaModel, row: npt.NDArray[np.float32], token: int, 
     log_sum = float(peak) + float(np.log(np.exp(row - peak, dtype=np.float32).sum(dtype=np.float64)))
     best: list[tuple[int, bytes, float]] = []
     if top:
-        candidates = np.argpartition(row, -top)[-top:]
+        candidates = top_k(row, min(top, len(row)))
         for t in candidates[np.lexsort((candidates, -row[candidates]))]:
             best.append((int(t), model.piece(int(t)), float(row[t]) - log_sum))
     return TokenLogprob(token, model.piece(token), float(row[token]) - log_sum, best)

@@ -1,156 +1,267 @@
 """Who computes what in the next step: pure bookkeeping over sequences, KV cells and sequence ids.
 
-A step takes every decoding sequence first, one token each, then prompt chunks with what is left of the batch, so that
-a long prompt never stops a running stream. A request is admitted when its prompt and a first stretch of output fit into
-the free cells; when the cache fills up all the same, the youngest goes back to waiting with its tokens kept, and is
-computed anew later (vLLM's preemption by recomputation).
+A step takes every decoding sequence first, one token each (and its guesses, see drafting), then prompt chunks sized by
+the clock (see pacing), so that a long prompt never stops a running stream. A request is admitted when its prompt and a
+first stretch of output fit into the cells that are not promised to others; what the prefix cache holds gives way. When
+the cache fills up all the same, the youngest goes back to waiting with its tokens kept, and is computed anew later as
+far as the prefix cache has lost it (vLLM's preemption by recomputation).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
+from axion_llm.engine.drafting import STREAMS
+from axion_llm.engine.pacing import Pacing
+from axion_llm.engine.prefix_cache import PrefixCache
 from axion_llm.engine.sequence import Sequence, Status
 
-CHUNK_BESIDE_DECODES = 64  # most prompt tokens in a step that also decodes
 OUTPUT_RESERVE = 128  # cells a request must find free for its output before it starts, if it may want that many
+EVICTED_PART = 16  # of the KV cache, at least, is given up by the prefix cache at a time
+SHARED_PREFIX = 64  # tokens in common with a prompt that is being computed, for which it is worth to wait for it
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Tokens [start, start + count) of a sequence, to be computed in this step."""
+    """Tokens [start, start + count) of a sequence, to be computed in this step, and guesses behind them."""
 
     sequence: Sequence
     start: int
     count: int
+    draft: list[int] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.count + len(self.draft)
 
     @property
     def wants_logits(self) -> bool:
         return self.start + self.count == len(self.sequence.tokens)
 
+    @property
+    def num_outputs(self) -> int:
+        return 1 + len(self.draft) if self.wants_logits else 0
+
 
 @dataclass(frozen=True)
 class Step:
     slices: list[Slice]
-    preempted: list[int] = field(default_factory=list)  # sequence ids whose cells are to be freed before the step
+    num_decodes: int  # the first of the slices
 
     @property
     def num_tokens(self) -> int:
-        return sum(s.count for s in self.slices)
+        return sum(s.num_tokens for s in self.slices)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(s.count for s in self.slices[self.num_decodes :])
 
 
 class Scheduler:
-    """Invariants: a sequence id has one owner; cells in use never exceed `num_cells`; every sequence ends or waits."""
+    """Invariants: a sequence id has one owner; cells in use never exceed `num_cells`; every sequence ends or waits.
 
-    def __init__(self, num_cells: int, n_seq_max: int, n_batch: int) -> None:
+    `steps_per_decision`: so many steps of nothing but decodes go by before waiting requests are looked at again;
+    an interactive arrival or an ending is acted on in the very next step.
+    """
+
+    def __init__(
+        self,
+        cache: PrefixCache,
+        *,
+        num_cells: int,
+        max_running: int,
+        n_batch: int,
+        pacing: Pacing | None = None,
+        steps_per_decision: int = 1,
+    ) -> None:
+        self.cache = cache
         self.num_cells = num_cells
         self.n_batch = n_batch
-        self._free_ids = list(range(n_seq_max - 1, -1, -1))
-        self.waiting: deque[Sequence] = deque()
+        self.pacing = pacing or Pacing()
+        self.num_preemptions = 0
+        self._max_running = max_running
+        self._steps_per_decision = steps_per_decision
+        self._steps_left = 0  # until the next decision
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []  # in order of admission
 
     @property
     def cells_used(self) -> int:
-        return sum(s.num_computed for s in self.running)
+        """By running sequences and by the prefix cache, shared ones once."""
+        return self.cache.num_cells + sum(s.num_own_cells for s in self.running)
+
+    @property
+    def num_free_places(self) -> int:
+        """Sequences that could run beside those that do, if there are cells for them."""
+        return self._max_running - len(self.running)
 
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Interactive requests queue before standard ones, each kind in order of arrival."""
-        if not sequence.request.interactive:
-            self.waiting.append(sequence)
-            return
-        at = sum(s.request.interactive for s in self.waiting)
-        self.waiting.insert(at, sequence)
+        self.waiting.append(sequence)
+        if sequence.request.interactive or not self.running:
+            self._steps_left = 0
 
-    def end(self, sequence: Sequence) -> int | None:
-        """Take a sequence out for good; the sequence id whose cells are free now, if it had one."""
+    def end(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Take a sequence out for good. `keep`: what it computed may serve others."""
         if sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
-        freed = self._release(sequence) if sequence.status is Status.RUNNING else None
+        elif sequence.status is Status.RUNNING:
+            self._release(sequence, keep=keep)
         sequence.status = Status.ENDED
-        return freed
+        self._steps_left = 0
 
-    def schedule(self) -> Step:
+    def schedule(self, now: float) -> Step:
         """The next step. Empty when nothing can run."""
-        preempted = self._make_room()
-        if not preempted:
-            self._admit()
-        slices = self._slices()
-        while not slices and len(self.running) > 1:  # prompts that hold all cells between them: one has to go back
-            preempted.append(self._preempt())
-            slices = self._slices()
-        return Step(slices, preempted)
-
-    def _slices(self) -> list[Slice]:
-        decodes = [Slice(s, s.num_computed, 1) for s in self.running if s.is_decoding]
-        budget = self.n_batch - len(decodes)
-        if decodes:
-            budget = min(budget, CHUNK_BESIDE_DECODES)
-        return decodes + self._chunks(budget)
+        if self._steps_left > 0 and self.running and all(s.is_decoding for s in self.running):
+            self._steps_left -= 1
+        else:
+            self._admit(now)
+            self._steps_left = self._steps_per_decision - 1
+        self._make_room()
+        step = self._plan(now)
+        while not step.slices and len(self.running) > 1:  # prompts that hold all cells between them
+            self._preempt()
+            step = self._plan(now)
+        missing = step.num_tokens - (self.num_cells - self.cells_used)
+        if missing > 0:  # in large pieces: a cache with few free cells has to close ranks again and again
+            self.cache.evict(max(missing, self.num_cells // EVICTED_PART))
+        return step
 
     def commit(self, step: Step) -> None:
-        """The step was computed: its tokens are in the cache."""
+        """The step was computed: its tokens are in the cache (guesses are the caller's to count or cut off)."""
         for s in step.slices:
-            s.sequence.num_computed = s.start + s.count
+            sequence = s.sequence
+            had_prompt = sequence.num_computed >= sequence.num_prompt
+            sequence.num_computed = s.start + s.count
+            if not had_prompt and sequence.num_computed >= sequence.num_prompt:
+                self._publish(sequence)
 
-    def shrink_to_fit(self) -> int | None:
-        """The cache took less than `num_cells`: never plan for more than is in it now, and preempt the youngest.
+    def shrink_to_fit(self) -> bool:
+        """The cache took less than `num_cells`: drop what is only kept, else believe what is in it and preempt.
 
-        The id whose cells are to be freed; None when one sequence has the cache to itself and no preemption can help.
+        False when one sequence has the cache to itself and nothing can help.
         """
+        if self.cache.evict(self.cache.num_cells):
+            return True
         if len(self.running) < 2:
-            return None
+            return False
         self.num_cells = self.cells_used
-        return self._preempt()
+        self._preempt()
+        return True
 
-    def _preempt(self) -> int:
-        """Send the sequence admitted last back to waiting; the id whose cells are free now."""
-        sequence = self.running[-1]
-        freed = self._release(sequence)
-        sequence.status, sequence.num_computed = Status.WAITING, 0
-        self.waiting.appendleft(sequence)
-        return freed
+    # ---- in and out
 
-    def _release(self, sequence: Sequence) -> int:
-        freed, sequence.seq_id = sequence.seq_id, -1
-        self.running.remove(sequence)
-        self._free_ids.append(freed)
-        return freed
-
-    def _make_room(self) -> list[int]:
-        """Preempt until every decoding sequence can take its next token."""
-        freed: list[int] = []
-        while len(self.running) > 1 and self.cells_used + sum(s.is_decoding for s in self.running) > self.num_cells:
-            freed.append(self._preempt())
-        return freed
-
-    def _admit(self) -> None:
-        promised = sum(self._wanted(s) for s in self.running)
-        while self.waiting and self._free_ids:
-            sequence = self.waiting[0]
+    def _admit(self, now: float) -> None:
+        if not self.waiting or len(self.running) >= self._max_running:
+            return
+        promised = sum(self._wanted(s) - s.num_computed + s.num_own_cells for s in self.running)
+        for sequence in sorted(self.waiting, key=lambda s: self._rank(s, now)):
+            if len(self.running) >= self._max_running:
+                return
+            if self._will_share_soon(sequence):
+                continue
             wanted = self._wanted(sequence)
-            if promised + wanted > self.num_cells and self.running:
-                break  # in order: a long prompt at the head is not overtaken for ever
-            promised += wanted
-            self.waiting.popleft()
-            sequence.seq_id = self._free_ids.pop()
-            sequence.status = Status.RUNNING
-            self.running.append(sequence)
+            _, already_locked = self.cache.match(sequence.tokens)
+            locked = self.cache.num_locked_cells - already_locked
+            if self.running and promised + wanted + locked > self.num_cells:
+                return  # in order: a long prompt that is first is not overtaken for ever
+            seq_id = self.cache.take_id()
+            if seq_id is None:
+                return
+            self.waiting.remove(sequence)
+            self._start(sequence, seq_id)
+            promised += wanted - sequence.num_computed
+
+    def _start(self, sequence: Sequence, seq_id: int) -> None:
+        sequence.held, count = self.cache.lend(sequence.tokens, seq_id)
+        if sequence.first_scheduled is None:
+            sequence.num_cached = min(count, sequence.num_prompt)
+        sequence.seq_id, sequence.num_computed = seq_id, count
+        sequence.status = Status.RUNNING
+        self.running.append(sequence)
+
+    def _release(self, sequence: Sequence, *, keep: bool) -> None:
+        self.running.remove(sequence)
+        assert sequence.held is not None
+        if keep:
+            self.cache.keep(sequence.tokens[: sequence.num_computed], sequence.seq_id, sequence.held)
+        else:
+            self.cache.give_back(sequence.seq_id)
+        self.cache.unlock(sequence.held)
+        sequence.seq_id, sequence.held = -1, None
+
+    def _preempt(self) -> None:
+        """Send the standard sequence admitted last, or else the interactive one, back to waiting."""
+        standard = [s for s in self.running if not s.request.interactive]
+        sequence = (standard or self.running)[-1]
+        self._release(sequence, keep=True)
+        sequence.status, sequence.num_computed = Status.WAITING, 0
+        self.waiting.append(sequence)
+        self.num_preemptions += 1
+
+    def _publish(self, sequence: Sequence) -> None:
+        """A prompt is computed: others with the same beginning need not wait for the end of its output."""
+        assert sequence.held is not None
+        prompt = sequence.tokens[: sequence.num_prompt]
+        if len(prompt) - sequence.held.end >= SHARED_PREFIX:
+            sequence.held = self.cache.publish(prompt, sequence.seq_id, sequence.held)
+
+    def _will_share_soon(self, sequence: Sequence) -> bool:
+        """Another prompt with a long common beginning is being computed right now, and the cache has less of it."""
+        for other in self.running:
+            if other.num_computed < other.num_prompt and _common_prefix(sequence, other) >= SHARED_PREFIX:
+                have, _ = self.cache.match(sequence.tokens)
+                return _common_prefix(sequence, other) >= have + SHARED_PREFIX
+        return False
+
+    def _make_room(self) -> None:
+        """Preempt until every decoding sequence can take its next token; the prefix cache gives way first."""
+        while len(self.running) > 1 and self._cells_free < sum(s.is_decoding for s in self.running):
+            self._preempt()
+
+    @property
+    def _cells_free(self) -> int:
+        """Cells that a step may use: unused ones and what the prefix cache can give up."""
+        return self.num_cells - self.cells_used + self.cache.num_cells - self.cache.num_locked_cells
 
     def _wanted(self, sequence: Sequence) -> int:
         return min(len(sequence.tokens) + OUTPUT_RESERVE, sequence.max_total)
 
-    def _chunks(self, budget: int) -> list[Slice]:
-        """Prompt chunks, interactive first, then in order of admission. One alone is bound by the batch only."""
-        free = self.num_cells - self.cells_used - sum(s.is_decoding for s in self.running)
-        free = free if len(self.running) > 1 else budget
+    def _rank(self, sequence: Sequence, now: float) -> float:
+        left, interactive = sequence.num_to_compute, sequence.request.interactive
+        return self.pacing.rank(left, now - sequence.arrival, interactive=interactive)
+
+    # ---- the step
+
+    def _plan(self, now: float) -> Step:
+        decoding = [s for s in self.running if s.is_decoding]
+        free = self._cells_free - len(decoding)
+        if len(self.running) == 1:
+            free = self.n_batch  # alone it may find out for itself that the cache is too small
+        decodes = self._decodes(decoding, free)
+        num_guesses = sum(len(s.draft) for s in decodes)
+        budget = self.pacing.chunk(self.n_batch, len(decodes) + num_guesses) if len(decoding) < len(self.running) else 0
+        return Step(decodes + self._chunks(budget, free - num_guesses, now), len(decodes))
+
+    def _decodes(self, decoding: list[Sequence], free: int) -> list[Slice]:
+        if len(decoding) > STREAMS or len(decoding) < len(self.running):
+            return [Slice(s, s.num_computed, 1) for s in decoding]
+        slices = []
+        for s in decoding:
+            most = min(s.max_total - len(s.tokens) - 1, free)
+            draft = s.drafter.propose(most) if s.drafter and most > 0 else []
+            free -= len(draft)
+            slices.append(Slice(s, s.num_computed, 1, draft))
+        return slices
+
+    def _chunks(self, budget: int, free: int, now: float) -> list[Slice]:
+        """Prompt chunks within the budget: the shortest remaining first, with ageing."""
         slices: list[Slice] = []
         prefilling = [s for s in self.running if not s.is_decoding]
-        for s in sorted(prefilling, key=lambda s: not s.request.interactive):
+        for s in sorted(prefilling, key=lambda s: self._rank(s, now)):
             count = min(s.num_to_compute, budget, free)
             if count <= 0:
                 break
@@ -158,3 +269,11 @@ class Scheduler:
             budget -= count
             free -= count
         return slices
+
+
+def _common_prefix(a: Sequence, b: Sequence) -> int:
+    """Tokens that both prompts begin with; 0 when they are fewer than SHARED_PREFIX."""
+    if len(a.tokens) < SHARED_PREFIX or a.tokens[:SHARED_PREFIX] != b.tokens[:SHARED_PREFIX]:
+        return 0
+    shorter = min(len(a.tokens), len(b.tokens))
+    return next((i for i in range(SHARED_PREFIX, shorter) if a.tokens[i] != b.tokens[i]), shorter)

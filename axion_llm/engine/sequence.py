@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from axion_llm.engine.drafting import Drafter
+from axion_llm.engine.prefix_cache import Node
 from axion_llm.worker.messages import Generate
 
 
@@ -16,15 +18,18 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Sequence:
-    """Pure bookkeeping; the scheduler moves `status`, `seq_id` and `num_computed`, the engine appends tokens."""
+    """Pure bookkeeping: the scheduler moves status, seq_id, held and num_computed, the engine appends tokens."""
 
     request: Generate
     tokens: list[int]  # prompt, then what was generated
     max_total: int  # tokens it may grow to, prompt and output together
     arrival: float  # seconds, monotonic
+    drafter: Drafter | None = None
     num_prompt: int = field(init=False)
     num_computed: int = 0  # of `tokens`, how many are in the KV cache
+    num_cached: int = 0  # of the prompt, how many were there already when it was first admitted
     seq_id: int = -1
+    held: Node | None = None  # the part of the prefix cache that it shares, locked
     status: Status = Status.WAITING
     first_scheduled: float | None = None
     first_token: float | None = None
@@ -44,6 +49,11 @@ class Sequence:
     def num_to_compute(self) -> int:
         """Tokens not in the cache yet; 1 for a sequence that decodes."""
         return len(self.tokens) - self.num_computed
+
+    @property
+    def num_own_cells(self) -> int:
+        """Cells that only this sequence holds."""
+        return self.num_computed - (self.held.end if self.held else 0)
 
     @property
     def is_decoding(self) -> bool:

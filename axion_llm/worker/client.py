@@ -122,7 +122,7 @@ class WorkerClient:
             while True:
                 event = await stream.get()
                 if isinstance(event, Failed):
-                    raise from_wire(event.code, event.message, event.param)
+                    raise from_wire(event.code, event.message, event.param, event.retry_after_seconds)
                 yield event
                 if isinstance(event, Finished):
                     return

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 KvType = Literal["q8_0", "f16", "f32", "q4_0", "q4_1", "q5_0", "q5_1", "bf16"]
+Speculation = Literal["off", "ngram"]
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -37,6 +38,11 @@ class Load(Message, frozen=True):
     flash_attention: bool = True
     num_threads: int = 0  # 0: all that this process may use
     chat_template: str | None = None  # overrides the model's own
+    step_seconds: float = 0.06  # what a step may take while anything decodes
+    steps_per_decision: int = 2  # decode steps between two looks at what waits
+    speculation: Speculation = "off"  # for requests that do not say
+    max_waiting: int = 256  # requests; beyond them new ones are refused
+    max_waiting_tokens: int = 0  # of their prompts; 0: eight times the KV cache
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -66,6 +72,7 @@ class Generate(Message, frozen=True):
     interactive: bool = False
     top_logprobs: int | None = None  # None: no logprobs; 0: only the chosen token's
     ignore_eos: bool = False
+    speculation: Speculation | None = None  # None: as the model's default
 
 
 class Cancel(Message, frozen=True):
@@ -157,6 +164,7 @@ class Failed(Message, frozen=True):
     code: str  # of errors.py
     message: str
     param: str | None = None
+    retry_after_seconds: float | None = None  # when there may be room again
 
 
 Event = Accepted | Piece | Finished | Failed
@@ -172,16 +180,25 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Counters since the load, and gauges of now."""
 
     num_steps: int = 0
-    num_prompt_tokens: int = 0
+    num_decode_steps: int = 0  # of them, those that only decode
+    num_prompt_tokens: int = 0  # computed
+    num_cached_tokens: int = 0  # of prompts, that the prefix cache had
     num_output_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0  # of the drafted ones
+    num_preemptions: int = 0
+    num_refused: int = 0  # for too long a queue
     num_running: int = 0
     num_waiting: int = 0
     kv_used_tokens: int = 0
+    kv_cached_tokens: int = 0  # of them, held by the prefix cache
     kv_total_tokens: int = 0
     step_seconds: float = 0.0  # wall time of all steps
     decode_seconds: float = 0.0  # of it, inside llama_decode
     loop_seconds: float = 0.0  # wall time of the worker's loop while there was work: steps, messages in and out
     num_graph_reuses: int = 0
+    num_decode_graph_reuses: int = 0  # in steps that only decode
+    prompt_token_seconds: float = 0.0  # price of a prompt token, as the scheduler reckons with
 
 
 class Pong(Message, frozen=True):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
-from axion_llm.errors import AxionError, EngineError, ShuttingDown
+from axion_llm.errors import AxionError, EngineError, Overloaded, ShuttingDown
 from axion_llm.worker import messages as m
 
 if TYPE_CHECKING:
@@ -119,7 +119,12 @@ class Worker:
     def _generate(self, request: m.Generate) -> None:
         if self._engine is None:
             self._reject(request, EngineError("no model is loaded in this worker"))
-        elif len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
+            return
+        try:
+            self._engine.queue.check(request, [waiting for waiting, _ in self._tokenizing])
+        except AxionError as e:
+            return self._reject(request, e)
+        if len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
             # Behind one that is still being tokenised too: requests keep their order.
             self._tokenizing.append((request, self._threads.submit(self._engine.tokenize, request)))
         else:
@@ -147,7 +152,8 @@ class Worker:
             self._reject(request, e)
 
     def _reject(self, request: m.Generate, error: AxionError) -> None:
-        self._send(m.Batch([m.Failed(request.request_id, error.code, error.message, error.param)]))
+        retry = error.retry_after_seconds if isinstance(error, Overloaded) else None
+        self._send(m.Batch([m.Failed(request.request_id, error.code, error.message, error.param, retry)]))
 
     def _cancel(self, request_id: str) -> None:
         finished = self._engine.cancel(request_id) if self._engine else None
@@ -170,7 +176,9 @@ class Worker:
 
             num_threads = load.num_threads or len(os.sched_getaffinity(0))
             model = LlamaModel(load, num_threads, self._on_progress)
-            self._engine = Engine(model)
+            engine = Engine(model)
+            engine.warm_up()
+            self._engine = engine
         except AxionError as e:
             self._send(m.LoadFailed(e.code, e.message))
             return

@@ -19,6 +19,9 @@ def model() -> Iterator[LlamaModel]:
 
 @pytest.fixture
 def engine(model: LlamaModel) -> Iterator[Engine]:
-    """A fresh engine; after the test no sequence may be left in the cache."""
-    yield Engine(model)
-    assert [model.last_position(i) for i in range(model.n_seq_max)] == [-1] * model.n_seq_max
+    """A fresh engine; after the test nothing but what the prefix cache keeps may be left in the KV cache."""
+    engine = Engine(model)
+    yield engine
+    engine.scheduler.cache.clear()
+    assert engine.scheduler.cells_used == 0
+    assert [model.last_position(i) for i in range(model.num_seq_ids)] == [-1] * model.num_seq_ids

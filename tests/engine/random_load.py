@@ -58,7 +58,7 @@ class RandomLoad:
         sequence = Sequence(0, tokens)
         while sequence.left:
             self.step([(sequence, min(sequence.left, self.model.n_batch))])
-        self.model.remove_sequence(0)
+        self.model.truncate(0, 0)
         return sequence
 
     def together(self, sequences: list[Sequence]) -> None:
@@ -85,7 +85,7 @@ class RandomLoad:
         fillers = [Sequence(i, self.tokens(self.rng.randint(3, 70))) for i in ids]
         self.together(fillers)
         for filler in fillers[::2]:
-            self.model.remove_sequence(filler.seq_id)
+            self.model.truncate(filler.seq_id, 0)
         for filler in fillers[1::2]:
             lib.llama_memory_seq_rm(self.model._memory, filler.seq_id, 1, self.rng.randint(2, filler.done))
 
@@ -94,7 +94,7 @@ class RandomLoad:
 
     def clear(self) -> None:
         for i in range(self.model.n_seq_max):
-            self.model.remove_sequence(i)
+            self.model.truncate(i, 0)
 
 
 def differences(reference: Sequence, seen: Sequence) -> list[tuple[int, float]]:

@@ -69,24 +69,24 @@ def test_logits_of_a_chunked_prompt_equal_those_of_the_whole(model: LlamaModel) 
         for start in range(0, len(tokens), chunk):
             batch.clear()
             part = tokens[start : start + chunk]
-            batch.add(part, start, 0, want_logits=True)
+            batch.add(part, start, 0, num_outputs=1)
             assert model.decode(batch)
         rows.append(model.logits(1)[0].copy())
-        model.remove_sequence(0)
+        model.truncate(0, 0)
     assert np.abs(rows[0] - rows[1]).max() < 0.5
     assert int(rows[0].argmax()) == int(rows[1].argmax())
 
 
 def test_a_long_prompt_does_not_stop_a_running_stream(engine: Engine) -> None:
-    engine.add(request("stream", PROMPTS[0], 40), engine.model.tokenize(PROMPTS[0], True, True))
+    engine.add(request("stream", PROMPTS[0], 400, ignore_eos=True), engine.model.tokenize(PROMPTS[0], True, True))
     engine.step()
     engine.add(request("long", "word " * 600, 1), engine.model.tokenize("word " * 600, True, True))
     seen: dict[str, Seen] = {}
     while "long" not in seen:
-        events = engine.step()
-        assert any(e.request_id == "stream" for e in events), "a step without a token for the stream"
-        for event in events:
+        before = engine.stats().num_output_tokens
+        for event in engine.step():
             note(seen, event)
+        assert engine.stats().num_output_tokens > before, "a step without a token for the stream"
     engine.cancel("stream")
 
 
@@ -115,10 +115,10 @@ class TestEndings:
     def test_cancel_in_the_middle_of_a_prompt(self, engine: Engine) -> None:
         engine.add(request("x", "word " * 2000), engine.model.tokenize("word " * 2000, True, True))
         engine.step()
-        assert engine.stats().kv_used_tokens == engine.model.n_batch
+        assert 0 < engine.stats().kv_used_tokens < 2000
         end = engine.cancel("x")
         assert end is not None and end.reason == "cancelled" and end.completion_tokens == 0
-        assert not engine.has_work and engine.stats().kv_used_tokens == 0
+        assert not engine.has_work and engine.stats().kv_used_tokens == engine.stats().kv_cached_tokens
 
     def test_cancel_of_what_is_not_here_does_nothing(self, engine: Engine) -> None:
         assert engine.cancel("nobody") is None
@@ -211,7 +211,7 @@ def small_cache() -> Iterator[Engine]:
     model = LlamaModel(Load("smollm2", str(smollm2_path()), n_ctx=512, n_seq_max=4), num_threads=2)
     engine = Engine(model)
     yield engine
-    assert [model.last_position(i) for i in range(4)] == [-1] * 4
+    assert engine.scheduler.cells_used == engine.scheduler.cache.num_cells, "a sequence was left"
     model.close()
 
 
@@ -267,4 +267,5 @@ def test_two_hundred_requests_with_random_cancels_leave_nothing_behind(engine: E
                 note(seen, event)
     assert len(seen) == 200 and all(isinstance(s.end, Finished) for s in seen.values())
     stats = engine.stats()
-    assert (stats.num_running, stats.num_waiting, stats.kv_used_tokens) == (0, 0, 0)
+    assert (stats.num_running, stats.num_waiting) == (0, 0)
+    assert stats.kv_used_tokens == stats.kv_cached_tokens

@@ -43,7 +43,7 @@ def logits(path: Path, kv_type: KvType, threads: int) -> list[str]:
     try:
         for count in STEPS:
             batch.clear()
-            batch.add([(position + i) * 7919 % model.n_vocab for i in range(count)], position, 0, want_logits=True)
+            batch.add([(position + i) * 7919 % model.n_vocab for i in range(count)], position, 0, num_outputs=1)
             model.decode(batch)
             values = np.array(model.logits(1)[0], copy=True)
             assert np.isfinite(values).all()

@@ -92,7 +92,7 @@ def test_prefix_from_another_sequence(load: RandomLoad, reference: Sequence, num
     source = Sequence(1, reference.tokens[:num_shared] + load.tokens(20))
     load.together([source, Sequence(2, load.tokens(60))])
     sequence = load.share(source, 5, reference.tokens, num_shared)
-    load.model.remove_sequence(2)
+    load.model.truncate(2, 0)
     load.together([sequence, source])
     _check(reference, sequence)
 
@@ -110,7 +110,7 @@ def test_neighbours_leave_while_it_grows(load: RandomLoad, reference: Sequence) 
     load.together(others)
     for other in others:
         load.step([(sequence, 21)])
-        load.model.remove_sequence(other.seq_id)
+        load.model.truncate(other.seq_id, 0)
     load.together([sequence])
     _check(reference, sequence)
 
@@ -120,7 +120,7 @@ def test_truncated_and_computed_again(load: RandomLoad, reference: Sequence) -> 
     sequence, other = Sequence(0, reference.tokens), Sequence(1, load.tokens(100))
     load.together([sequence, other])
     sequence.done = 40
-    load.model.truncate_sequence(0, 40)
+    load.model.truncate(0, 40)
     load.together([sequence])
     _check(reference, sequence)
 
