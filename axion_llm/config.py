@@ -39,6 +39,10 @@ class Settings:
     load_timeout_seconds: float = 600.0
     max_body_bytes: int = 32 * 1024 * 1024
     shutdown_grace_seconds: float = 5.0
+    step_ms: float = 60.0  # what a step of a model may take while it decodes anything
+    num_scheduler_steps: int = 2  # decode steps between two looks at the queue
+    max_queue: int = 256  # requests that may wait for one model
+    max_queue_tokens: int = 0  # of their prompts; 0: eight times the model's KV cache
     threads: int = 0  # 0: all cores this process may use
     models_file: Path | None = None  # a registry added to the shipped one and the user's
     models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
@@ -49,9 +53,12 @@ class Settings:
         for name in ("standard_port", "streaming_port", "consensus_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(f"{name} = {getattr(self, name)}: a port is 0 to 65535", param=name)
-        for name in ("warm", "threads"):
+        for name in ("warm", "threads", "max_queue_tokens"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative", param=name)
+        for name in ("step_ms", "num_scheduler_steps", "max_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 or more", param=name)
         if self.max_loaded < 1:
             raise ConfigError(f"max_loaded = {self.max_loaded}: at least one model must fit", param="max_loaded")
 

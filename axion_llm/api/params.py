@@ -94,6 +94,7 @@ def _generates(
             interactive=origin.is_interactive,
             top_logprobs=top_logprobs,
             ignore_eos=bool(request.ignore_eos),
+            speculation=request.speculation,
         )
         for p, prompt in enumerate(prompts)
         for i in range(n)

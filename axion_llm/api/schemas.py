@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from axion_llm.worker.messages import Speculation
+
 MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
 MAX_STOP_STRINGS = 4
 MAX_TOKEN_ID = 2**31 - 1
@@ -170,6 +172,7 @@ class Generation(_Strict):
     min_p: Unit | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
+    speculation: Speculation | None = None
 
 
 class ChatRequest(Generation):

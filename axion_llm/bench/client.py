@@ -49,10 +49,11 @@ async def get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-async def stream_chat(base_url: str, body: dict[str, Any]) -> Trace:
-    """One streamed chat completion. `base_url` ends in /v1."""
+async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None = None) -> Trace:
+    """One streamed chat completion. `base_url` ends in /v1; a `trace` that is given can be watched meanwhile."""
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
-    trace = Trace(sent=time.perf_counter())
+    trace = trace or Trace(0.0)
+    trace.sent = time.perf_counter()
     async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):
         if status != 200:
             words = (await reader.read()).decode("utf-8", "replace")

@@ -45,7 +45,7 @@ class Runner:
         started = time.perf_counter()
         self._fill(depth, num_tokens, step)
         seconds = time.perf_counter() - started
-        self.model.truncate_sequence(0, depth)
+        self.model.truncate(0, depth)
         return seconds
 
     def _fill(self, position: int, num_tokens: int, step: int) -> None:
@@ -54,12 +54,12 @@ class Runner:
             count = min(step, end - position)
             tokens = [(position + i) * 7919 % self.model.n_vocab for i in range(count)]
             self._batch.clear()
-            self._batch.add(tokens, position, 0, want_logits=True)
+            self._batch.add(tokens, position, 0, num_outputs=1)
             self.model.decode(self._batch)
             position += count
 
     def reach(self, depth: int) -> None:
-        self.model.remove_sequence(0)
+        self.model.truncate(0, 0)
         self._fill(0, depth, BATCH)
 
 

@@ -88,7 +88,7 @@ def measure(path: Path, text: str, num_tokens: int, threads: int, say: Callable[
             for at in range(0, len(window), STEP):
                 _step(library, names, variants, batch, window, at)
             for variant in variants:
-                variant.model.remove_sequence(0)
+                variant.model.truncate(0, 0)
             say(f"{min(start + WINDOW, len(tokens))} of {len(tokens)} tokens: perplexity {variants[0].perplexity:.3f}")
     finally:
         library.enable(names)
@@ -112,7 +112,7 @@ def _step(
     for variant in variants:
         library.enable(names if variant.is_ours else set())
         batch.clear()
-        batch.add(part, at, 0, want_logits=True)
+        batch.add(part, at, 0, num_outputs=1)
         batch.outputs[: batch.size] = 1
         variant.model.decode(batch)
         found = _log_softmax(variant.model.logits(len(part))[scored])

@@ -13,17 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from axion_llm.bench import scenarios
 from axion_llm.bench.client import Trace, get, stream_chat
+from axion_llm.bench.scenarios import WORDS, Row
 from axion_llm.bench.servers import Settings, Side, running
 
-WORDS = [
-    w
-    for line in (
-        "river stone garden window letter morning market engine forest paper silver bridge summer doctor",
-        "kitchen mountain signal harbour pocket theatre ladder blanket candle orchard village number colour",
-    )
-    for w in line.split()
-]
 PROMPT_WORDS = 95  # about 130 tokens with the chat template
 OUTPUT_TOKENS = 64
 
@@ -103,15 +97,28 @@ def measure(side: str, rounds: list[list[Trace]]) -> Point:
 
 
 async def compare(
-    sides: list[Side], streams: list[int], num_rounds: int, say: Callable[[str], None] = lambda _: None
-) -> list[Point]:
-    """All sides run at once but are loaded one after the other, in turn, `num_rounds` times."""
+    sides: list[Side],
+    streams: list[int],
+    chosen: list[str],
+    num_rounds: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Point], list[Row]]:
+    """All sides run at once but are loaded one after the other, in turn, `num_rounds` times.
+
+    `chosen`: scenarios; "streams" gives the points, each other one its rows.
+    """
     rng = random.Random(7)
-    points = []
+    points: list[Point] = []
+    rows: list[Row] = []
     async with contextlib.AsyncExitStack() as stack:
         urls = {side.name: await stack.enter_async_context(running(side)) for side in sides}
         for url in urls.values():
             await burst(url, 2, rng)  # loads the model, warms both
+        for scenario in chosen:
+            if scenario != "streams":
+                rows += await scenarios.compare(urls, scenario, num_rounds, say)
+        if "streams" not in chosen:
+            return points, rows
         for n in streams:
             rounds: dict[str, list[list[Trace]]] = {name: [] for name in urls}
             before = {name: await read_loop(url) for name, url in urls.items()}
@@ -121,7 +128,7 @@ async def compare(
                 say(f"{n} streams: round {i + 1} of {num_rounds}")
             for name, traces in rounds.items():
                 points.append(with_loop(measure(name, traces), before[name], await read_loop(urls[name])))
-    return points
+    return points, rows
 
 
 def as_records(points: list[Point]) -> list[dict[str, Any]]:
@@ -134,8 +141,9 @@ def run(
     make_sides: Callable[[Settings, Path], list[Side]],
     settings: Settings,
     streams: list[int],
+    chosen: list[str],
     rounds: int,
     say: Callable[[str], None],
-) -> list[Point]:
+) -> tuple[list[Point], list[Row]]:
     with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(compare(make_sides(settings, Path(directory)), streams, rounds, say))
+        return asyncio.run(compare(make_sides(settings, Path(directory)), streams, chosen, rounds, say))

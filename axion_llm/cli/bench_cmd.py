@@ -15,6 +15,7 @@ from rich.table import Table
 
 from axion_llm.bench import serve as bench_serve
 from axion_llm.bench.client import BenchError
+from axion_llm.bench.scenarios import SCENARIOS, Row
 from axion_llm.bench.servers import Settings, Side, ours, stock
 from axion_llm.config import Settings as ServiceSettings
 from axion_llm.errors import ServiceError
@@ -40,15 +41,37 @@ def find_model(name: str) -> Path:
 @bench.command("serve")
 @click.option("--vs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Stock llama-server binary.")
 @click.option("--kernels-off", is_flag=True, help="A third side: our server with AXION_KERNELS=off.")
+@click.option("--graphs-off", is_flag=True, help="A further side: our server with llama.cpp's graph reuse off.")
+@click.option(
+    "--scenarios",
+    default="streams,stall,turns,speculation",
+    show_default=True,
+    help=f"Of streams, {', '.join(SCENARIOS)}; graphs takes minutes.",
+)
 @click.option("--model", "name", default="smollm2", show_default=True, help="A model of the registry.")
 @click.option("--streams", default="1,4,16", show_default=True, help="Numbers of parallel streams.")
 @click.option("--rounds", default=5, show_default=True, help="How often each side is measured.")
 @click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def serve(
-    vs: Path | None, kernels_off: bool, name: str, streams: str, rounds: int, threads: int, as_json: bool
+    vs: Path | None,
+    kernels_off: bool,
+    graphs_off: bool,
+    scenarios: str,
+    name: str,
+    streams: str,
+    rounds: int,
+    threads: int,
+    as_json: bool,
 ) -> None:
-    """Streams in parallel: tokens/s, time to first token, gaps.
+    """Serving, ours and the peer in turn: throughput, gaps, time to first token.
+
+    \b
+    streams      parallel streams: tokens/s, time to first token, gaps
+    stall        three streams, and then a prompt of 2,400 tokens: the longest silence
+    turns        a chat of 2,000 tokens: time to first token of its first and its second turn
+    speculation  a text to be repeated: speed with and without guesses from the prompt
+    graphs       share of decode steps that use llama.cpp's graph again, up to 8192 tokens
 
     \b
     scripts/build --stock       builds the peer, .build/stock/bin/llama-server
@@ -60,19 +83,41 @@ def serve(
         found = [ours(settings, directory)]
         if kernels_off:
             found.append(ours(settings, directory, "axion-kernels-off", {"AXION_KERNELS": "off"}))
+        if graphs_off:
+            found.append(ours(settings, directory, "axion-graphs-off", {"LLAMA_GRAPH_REUSE_DISABLE": "1"}))
         return [*found, stock(settings, vs)] if vs else found
 
     console = Console(stderr=True)
     counts = [int(n) for n in streams.split(",")]
+    chosen = scenarios.split(",")
+    if unknown := set(chosen) - {"streams", *SCENARIOS}:
+        raise click.BadParameter(f"no such scenario: {', '.join(unknown)}", param_hint="--scenarios")
     try:
-        points = bench_serve.run(sides, Settings(path, threads=threads), counts, rounds, console.print)
+        points, rows = bench_serve.run(sides, Settings(path, threads=threads), counts, chosen, rounds, console.print)
     except BenchError as e:
         raise ServiceError(str(e)) from None
     records = bench_serve.as_records(points)
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        click.echo(json.dumps({"streams": records, "scenarios": [asdict(row) for row in rows]}, indent=2))
         return
-    print_table(records)
+    if records:
+        print_table(records)
+    if rows:
+        print_rows(rows)
+
+
+def print_rows(rows: list[Row]) -> None:
+    """One line for each figure, one column for each side, and the ratio of the first side to the last."""
+    sides = list(dict.fromkeys(row.side for row in rows))
+    table = Table("scenario", "figure", *sides, *([f"{sides[0]} / {sides[-1]}"] if len(sides) > 1 else []))
+    for scenario, what in dict.fromkeys((row.scenario, row.what) for row in rows):
+        found = {row.side: row for row in rows if (row.scenario, row.what) == (scenario, what)}
+        cells = [f"{found[s].value:.3f} {found[s].unit}" if s in found else "-" for s in sides]
+        if len(sides) > 1:
+            first, last = found.get(sides[0]), found.get(sides[-1])
+            cells.append(f"{first.value / last.value:.3f}" if first and last and last.value else "-")
+        table.add_row(scenario, what, *cells)
+    Console(width=140).print(table)
 
 
 COLUMNS = {

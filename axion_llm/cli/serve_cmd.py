@@ -39,6 +39,9 @@ PORT = click.IntRange(0, 65535)
 @click.option("--warm", type=click.IntRange(0), help="Models to load at the start.  [2]")
 @click.option("--max-loaded", type=click.IntRange(1), help="Most models in memory at the same time.  [5]")
 @click.option("--threads", type=click.IntRange(0), help="Compute threads; 0: all cores it may use.  [0]")
+@click.option("--step-ms", type=click.FloatRange(1), help="What a step may take while anything is generated.  [60]")
+@click.option("--num-scheduler-steps", type=click.IntRange(1), help="Decode steps between two looks at the queue.  [2]")
+@click.option("--max-queue", type=click.IntRange(1), help="Requests that may wait for a model; more get 429.  [256]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
 def serve(only: tuple[str, ...], **options: Any) -> None:
     """Answer OpenAI clients on 8082 (standard) and 8083 (streaming) until Ctrl-C.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from axion_llm.models.toml_file import Entry
-from axion_llm.worker.messages import KvType
+from axion_llm.worker.messages import KvType, Speculation
 
 Converter = Callable[[Entry], Any]
 
@@ -108,6 +108,13 @@ def _kv_type(entry: Entry) -> str:
     return str(value)
 
 
+def _speculation(entry: Entry) -> str:
+    allowed = get_args(Speculation)
+    if entry.value not in allowed:
+        raise entry.error(f"must be one of {', '.join(allowed)}")
+    return str(entry.value)
+
+
 def _file(entry: Entry) -> str:
     """A name or a relative path that cannot leave the folder it is put in."""
     value = _text(entry)
@@ -178,6 +185,7 @@ _MODEL_KEYS: dict[str, Converter] = {
     "parallel": _integer(1, _MAX_PARALLEL),
     "threads": _integer(1, _MAX_THREADS, zero="shared out by the pool"),
     "kv_type": _kv_type,
+    "speculation": _speculation,
     "chat_template": _text,
     "chat_template_file": _template_file,
     "sampling": _sampling,

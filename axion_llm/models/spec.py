@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from axion_llm.worker.messages import KvType, Sampling
+from axion_llm.worker.messages import KvType, Sampling, Speculation
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,6 @@ class ModelSpec:
     threads: int = 0
     kv_type: KvType = "q8_0"
     chat_template: str | None = None
+    speculation: Speculation = "off"  # ngram: guess the next tokens from the text so far
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     roles: tuple[str, ...] = ()

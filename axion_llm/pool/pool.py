@@ -182,6 +182,11 @@ class Pool:
             kv_type=spec.kv_type,
             num_threads=spec.threads or self._num_threads,
             chat_template=spec.chat_template,
+            step_seconds=self._settings.step_ms / 1e3,
+            steps_per_decision=self._settings.num_scheduler_steps,
+            speculation=spec.speculation,
+            max_waiting=self._settings.max_queue,
+            max_waiting_tokens=self._settings.max_queue_tokens,
         )
 
     # ---- in the background

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from typing import Any
@@ -63,8 +64,9 @@ class Answer(Response, ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, record = self._service, self._record
+        exchange = Exchange(service.pool, service.drain, record, self.num_prompts, self.n)
         try:
-            async with Exchange(service.pool, service.drain, record, self.num_prompts, self.n) as exchange:
+            async with exchange:
                 exchange.start(self.head.model, self.prepare, receive)
                 await exchange.accepted()
                 if self._is_streamed:
@@ -73,6 +75,11 @@ class Answer(Response, ABC):
             await response(scope, receive, send)
         except ClientGone:
             record.finish = "disconnected"
+        except asyncio.CancelledError:
+            if not exchange.is_stalled:
+                raise
+            record.finish = "stalled"
+            log.warning("id=%s: the client has stopped reading its stream, the request is cancelled", record.id)
 
     def origin(self) -> Origin:
         return Origin(self.head.id, self._service.spec(self.head.model), self._service.profile.is_interactive)

@@ -25,6 +25,7 @@ from axion_llm.servers.drain import Drain
 from axion_llm.worker.messages import Accepted, Event, Finished, Generate, Loaded, Piece
 
 KEEP_ALIVE_SECONDS = 15.0
+MAX_UNSENT_EVENTS = 4096  # that a client may leave unread, beside what the sockets' buffers hold
 _GENERATOR_END_SECONDS = 1.0  # from its Finished to its own end
 
 Prepare = Callable[[Loaded], list[Generate]]
@@ -32,6 +33,10 @@ Prepare = Callable[[Loaded], list[Generate]]
 
 class ClientGone(Exception):
     """Nobody is left to answer."""
+
+
+class ClientStalled(Exception):
+    """It has stopped reading its stream."""
 
 
 class Exchange:
@@ -52,6 +57,7 @@ class Exchange:
         self._last_put = 0.0
         self._keep_alive: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []  # producer, watcher
+        self._reader = asyncio.current_task()
 
     def start(self, model: str, prepare: Prepare, receive: Receive) -> None:
         self._drain.enter(self)
@@ -76,6 +82,10 @@ class Exchange:
             self._drain.leave(self)
 
     # ---- the reader's side
+
+    @property
+    def is_stalled(self) -> bool:
+        return isinstance(self._error, ClientStalled)
 
     @property
     def is_finished(self) -> bool:
@@ -144,7 +154,16 @@ class Exchange:
             return self._wake()
         self._last_put = time.monotonic()  # the event loop's clock
         self._items.append((index, event))
+        if len(self._items) > MAX_UNSENT_EVENTS and self._error is None:
+            self._stall()
         self._wake()
+
+    def _stall(self) -> None:
+        """The reader hangs in a send that the client does not take: nothing but a cancel reaches it there."""
+        self.fail(ClientStalled())
+        if self._waiter is None or self._waiter.done():
+            assert self._reader is not None
+            self._reader.cancel()
 
     def _count_prompt(self, index: int, *, read: int = 0, cached: int = 0) -> None:
         if index % self._choices_per_prompt == 0:  # a prompt counts once, however many choices continue it

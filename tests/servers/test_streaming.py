@@ -145,3 +145,15 @@ def test_http_1_0(url: str) -> None:
         sock.sendall(b"content-length: %d\r\n\r\n" % len(content) + content)
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert answer.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_client_that_reads_nothing_is_cancelled_and_named_in_the_log(
+    url: str, http: httpx.Client, pool: FakePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool.script = Script(pieces=["x" * 2000] * 20_000)  # 40 MB: more than the sockets' buffers take
+    with raw_post(url, BODY) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        eventually(lambda: pool.num_cancelled == 1 and pool.num_leases == 0)
+        assert "stopped reading" in caplog.text
+        pool.script = Script()
+        assert http.post(CHAT, json=BODY | {"stream": False}).status_code == 200
