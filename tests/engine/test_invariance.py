@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from axion_llm.engine.binding import LlamaModel
+from axion_llm.engine.binding import Batch, LlamaModel
 from axion_llm.engine.engine import Engine
 from axion_llm.worker.messages import KvType, Load
 from tests.engine.driver import request as text_request
@@ -123,6 +123,48 @@ def test_truncated_and_computed_again(load: RandomLoad, reference: Sequence) -> 
     load.model.truncate(0, 40)
     load.together([sequence])
     _check(reference, sequence)
+
+
+def _fill(model: LlamaModel, seq_id: int, start: int, count: int) -> None:
+    """Tokens of a sequence that nobody looks at."""
+    batch = Batch(model.n_batch)
+    for at in range(start, start + count, model.n_batch):
+        batch.clear()
+        part = [20 + i % 1000 for i in range(at, min(at + model.n_batch, start + count))]
+        batch.add(part, at, seq_id, num_outputs=0)
+        assert model.decode(batch)
+
+
+def test_no_cell_is_free_behind_it(load: RandomLoad, reference: Sequence) -> None:
+    """The cells close ranks: those of the sequence move to the front, and what is free lies behind them."""
+    model, begun = load.model, 40
+    sequence = Sequence(0, reference.tokens)
+    _fill(model, 1, 0, 600)
+    load.step([(sequence, begun)])
+    _fill(model, 2, 0, model.n_ctx - 600 - begun)
+    model.truncate(1, 0)
+    load.together([sequence])
+    _check(reference, sequence)
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_a_sliding_window_that_has_gone_around(kv_type: KvType, tmp_path: Path) -> None:
+    """Its cache is smaller than the context: cells that were left behind serve again, in the order of positions."""
+    path = tmp_path / "gemma3.gguf"
+    write_tiny_gguf(path, "gemma3")
+    model = LlamaModel(Load("x", str(path), n_ctx=8192, n_seq_max=1, n_batch=256, kv_type=kv_type), num_threads=2)
+    try:
+        load = RandomLoad(model, random.Random(0))
+        reference = load.alone(load.tokens(200))
+        sequence, filled = Sequence(0, reference.tokens), 3300  # of 49 windows of 64, and a batch
+        _fill(model, 1, 0, filled)
+        while sequence.left:
+            load.step([(sequence, min(sequence.left, load.rng.choice([1, 5, 30])))])
+            _fill(model, 1, filled, 40)
+            filled += 40
+        _check(reference, sequence)
+    finally:
+        model.close()
 
 
 def _scenario(load: RandomLoad, seed: int) -> None:
