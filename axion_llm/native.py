@@ -68,6 +68,10 @@ class NativeLibrary:
         names = [self._api.kernel_names[i].decode() for i in range(self._api.num_kernels)]
         return [Kernel(name, bool(mask >> i & 1), self._api.get_calls(i)) for i, name in enumerate(names)]
 
+    def num_calls(self) -> int:
+        """Graph nodes that our kernels have computed in this process so far."""
+        return sum(self._api.get_calls(i) for i in range(self._api.num_kernels))
+
     def num_barriers(self) -> int:
         """Barriers between the threads of the graphs that the calling thread has computed so far."""
         return int(self._api.get_barriers())

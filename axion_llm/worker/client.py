@@ -8,7 +8,8 @@
     dead       the process has ended, all is cleaned up
 
 The end of the process leads from every state to dead, stop() from every state but dead to stopping. `_enter`
-is the only writer. Two tasks live as long as the process: one reads its messages, one waits for its end.
+is the only writer. Three tasks live as long as the process: one reads its messages, one feels its pulse and kills it
+when it hangs, one waits for its end.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from axion_llm.worker.messages import (
     Load,
     Loaded,
     Ping,
+    SetCores,
     Shutdown,
 )
 
@@ -54,14 +56,18 @@ _log = logging.getLogger(__name__)
 class WorkerClient:
     """A `RunningModel` in a process of its own: start(), load(), then generate() at will, stop()."""
 
-    def __init__(self, command: Sequence[str] = DEFAULT_COMMAND, *, grace_seconds: float = 5.0) -> None:
+    def __init__(
+        self, command: Sequence[str] = DEFAULT_COMMAND, *, grace_seconds: float = 5.0, hang_seconds: float = 30.0
+    ) -> None:
         self.name = "worker"  # the model's, once it is told which
         self._grace_seconds = grace_seconds
+        self._hang_seconds = hang_seconds  # without progress, then it is killed
+        self._is_hung = False
         self._state: State = "starting"
         self._info: Loaded | None = None
         self._process = WorkerProcess(command)
         self._link: Link | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []  # the one that waits for the end is the last
         self._stopping: asyncio.Task[None] | None = None
         self._num_pings = 0
 
@@ -76,6 +82,12 @@ class WorkerClient:
     @property
     def pid(self) -> int | None:
         return self._process.pid
+
+    @property
+    def seconds_silent(self) -> float:
+        """How long it has done nothing though it should: a healthy one, busy or idle, stays below a second or two."""
+        pulse = self._process.pulse
+        return pulse.seconds_silent if pulse and self._state == "ready" else 0.0
 
     @property
     def info(self) -> Loaded:
@@ -108,6 +120,8 @@ class WorkerClient:
             self._info = await link.ask("load", load, timeout_seconds)
             if self._info is None:
                 raise ModelLoadError(f"{self.name}: not loaded after {timeout_seconds:g} s, given up")
+            if self._process.pulse:
+                self._process.pulse.reset()
             self._enter("ready")
         except BaseException:
             await self.stop()
@@ -128,6 +142,10 @@ class WorkerClient:
                     return
         finally:
             link.close_stream(request.request_id)
+
+    def set_cores(self, num_threads: int, cpus: Sequence[int] = ()) -> None:
+        """From the next step on compute with so many threads, on these CPUs only (none given: on any)."""
+        self._usable("ready").send(SetCores(num_threads, list(cpus)))
 
     async def stats(self, timeout_seconds: float = STATS_SECONDS) -> EngineStats:
         link = self._usable("ready")
@@ -168,7 +186,8 @@ class WorkerClient:
         if self._state != "starting":  # stopped while it was being created
             await self._process.end(None)
             raise ShuttingDown("stopped before its start")
-        self._tasks = [asyncio.create_task(self._read(link)), asyncio.create_task(self._watch(link))]
+        lives = (self._read(link), self._feel_pulse(), self._watch(link))
+        self._tasks = [asyncio.create_task(life) for life in lives]
         return link
 
     async def _stop(self) -> None:
@@ -193,6 +212,13 @@ class WorkerClient:
             _log.exception("%s: worker %s killed, for its message made no sense", self.name, self.pid)
             self._process.kill()
 
+    async def _feel_pulse(self) -> None:
+        """A load has a time limit of its own, and so has the end."""
+        assert self._process.pulse is not None
+        await self._process.pulse.watch(lambda: self._hang_seconds if self._state == "ready" else None)
+        self._is_hung = True
+        self._process.kill()
+
     async def _watch(self, link: Link) -> None:
         code = await self._process.wait()
         if self._state != "stopping":
@@ -204,6 +230,8 @@ class WorkerClient:
     def _unexpected_end(self, code: int) -> AxionError:
         while_ = _ENDED_WHILE.get(self._state, "")
         message = f"{self.name}: the worker process ended{while_} ({describe_exit(code)})"
+        if self._is_hung:
+            message = f"{self.name}: the worker process made no progress for {self._hang_seconds:g} s and was killed"
         if self._process.tail:
             message += f"; its last output:\n{self._process.tail}"
         _log.error("%s", message)
@@ -211,8 +239,8 @@ class WorkerClient:
 
     def _bury(self) -> None:
         self._enter("dead")
-        if self._tasks:
-            self._tasks[0].cancel()
+        for task in self._tasks[:-1]:
+            task.cancel()
         if self._link:
             self._link.close()
         self._process.close()

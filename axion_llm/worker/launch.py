@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from axion_llm.errors import ServiceError
+from axion_llm.worker.pulse import Pulse
 
 DEFAULT_COMMAND = (sys.executable, "-m", "axion_llm.worker.process")
 MAX_ENDPOINT_BYTES = 107  # sun_path less its final NUL
@@ -27,7 +28,10 @@ _log = logging.getLogger(__name__)
 def private_directory() -> Path:
     """A new directory of mode 0700, short enough for a socket inside it."""
     for parent in (None, "/tmp"):
-        path = Path(tempfile.mkdtemp(prefix="axion-", dir=parent))
+        try:
+            path = Path(tempfile.mkdtemp(prefix="axion-", dir=parent))
+        except OSError as error:
+            raise ServiceError(f"no directory for the socket of a worker: {error}") from error
         if len(bytes(path / "s")) <= MAX_ENDPOINT_BYTES:
             return path
         path.rmdir()
@@ -55,6 +59,7 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self.pulse: Pulse | None = None  # once it runs
         self._directory: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._exit: asyncio.Task[int] | None = None
@@ -76,9 +81,12 @@ class WorkerProcess:
 
     async def start(self, endpoint: str) -> None:
         try:
+            self.pulse = pulse = Pulse()
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command,
                 endpoint,
+                str(pulse.fd),
+                pass_fds=(pulse.fd,),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -86,6 +94,7 @@ class WorkerProcess:
             )
         except OSError as error:
             raise ServiceError(f"cannot start a worker process: {error}") from error
+        pulse.handed_over()
         assert process.stdout is not None
         self._collector = asyncio.create_task(self._collect(process.stdout))
         self._exit = asyncio.create_task(process.wait())
@@ -119,6 +128,8 @@ class WorkerProcess:
         """After its end (or instead of a start)."""
         if self._collector:
             self._collector.cancel()
+        if self.pulse:
+            self.pulse.close()
         self.remove_directory()
 
     def _signal(self, number: signal.Signals) -> None:

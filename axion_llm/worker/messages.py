@@ -1,7 +1,7 @@
 """The only contract between the server process and a worker process: small frozen structs, msgpack on the wire.
 
 Direction and order
-    parent -> worker   Load once; then Generate, Cancel, Ping in any order; Shutdown last
+    parent -> worker   Load once; then Generate, Cancel, SetCores, Ping in any order; Shutdown last
     worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch and Pong
 
 A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece;
@@ -79,6 +79,13 @@ class Cancel(Message, frozen=True):
     """End a request within one step. Its Finished(reason="cancelled") still follows; unknown ids are ignored."""
 
     request_id: str
+
+
+class SetCores(Message, frozen=True):
+    """From the next step on: so many threads, and only on these CPUs; no CPU means any that the process may use."""
+
+    num_threads: int
+    cpus: list[int] = []
 
 
 class Ping(Message, frozen=True):
@@ -206,7 +213,7 @@ class Pong(Message, frozen=True):
     stats: EngineStats
 
 
-ToWorker = Load | Generate | Cancel | Ping | Shutdown
+ToWorker = Load | Generate | Cancel | SetCores | Ping | Shutdown
 FromWorker = Hello | LoadProgress | Loaded | LoadFailed | Batch | Pong
 
 encode = msgspec.msgpack.Encoder().encode

@@ -1,19 +1,22 @@
 """The child process of one model: reads messages, steps the engine, sends events. `python -m axion_llm.worker.process`.
 
-One thread does it all, so that nothing competes with a decode; only a long prompt's tokenising runs beside it (the call
-releases the GIL). The process ends when its parent does.
+One thread does it all, so that nothing competes with a decode; only a long prompt's tokenising (the call releases the
+GIL) and the pulse run beside it. The process ends when its parent does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +24,7 @@ import zmq
 
 from axion_llm.errors import AxionError, EngineError, Overloaded, ShuttingDown
 from axion_llm.worker import messages as m
+from axion_llm.worker.pulse import beat
 
 if TYPE_CHECKING:
     from axion_llm.engine.engine import Engine
@@ -37,7 +41,9 @@ class Stop(Exception):
 class Worker:
     """The message loop around an engine."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, pulse_fd: int) -> None:
+        self._num_turns = 0
+        self._pulse_fd = pulse_fd
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.setsockopt(zmq.LINGER, 1000)
@@ -50,12 +56,16 @@ class Worker:
         self._cancelled_early: set[str] = set()
         self._engine: Engine | None = None
         self._loop_seconds = 0.0
+        self._all_cpus = os.sched_getaffinity(0)
 
     def run(self) -> None:
         self._send(m.Hello(os.getpid()))
+        threading.Thread(target=beat, args=(self._pulse_fd, self._num_done), daemon=True).start()
+        prepare()
         try:
             while True:
                 self._turn()
+                self._num_turns += 1
         except Stop:
             self._threads.shutdown(wait=True, cancel_futures=True)
         finally:
@@ -75,6 +85,10 @@ class Worker:
             if events:
                 self._send(m.Batch(events))
             self._loop_seconds += time.perf_counter() - started
+
+    def _num_done(self) -> int:
+        """Grows as long as anything is done, also in the middle of a step."""
+        return self._num_turns + (self._engine.model.num_nodes_done() if self._engine else 0)
 
     def _stats(self) -> m.EngineStats:
         stats = self._engine.stats() if self._engine else m.EngineStats()
@@ -106,6 +120,8 @@ class Worker:
                 self._generate(message)
             case m.Cancel(request_id):
                 self._cancel(request_id)
+            case m.SetCores(num_threads, cpus):
+                self._set_cores(num_threads, cpus)
             case m.Ping(nonce):
                 self._send(m.Pong(nonce, self._stats()))
             case m.Load():
@@ -166,6 +182,13 @@ class Worker:
         for request, _ in self._tokenizing:
             self._reject(request, ShuttingDown("the model is being unloaded"))
 
+    def _set_cores(self, num_threads: int, cpus: list[int]) -> None:
+        if self._engine:
+            self._engine.model.set_threads(num_threads)
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended, or these CPUs are no longer ours
+                os.sched_setaffinity(int(thread.name), cpus or self._all_cpus)
+
     # ---- loading
 
     def _load(self, load: m.Load) -> None:
@@ -201,6 +224,12 @@ class Worker:
         return True
 
 
+def prepare() -> None:
+    """All imports that a load needs: a worker that stands ready without a model has only to open the file."""
+    with contextlib.suppress(AxionError):  # it comes again in the load, which can tell
+        import axion_llm.engine.engine  # noqa: F401
+
+
 def die_with_parent() -> None:
     """Linux: the kernel kills this process when the parent ends, however that happens."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -210,7 +239,7 @@ def main() -> None:
     # Ctrl-C reaches the whole process group; the parent decides how we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
-    Worker(sys.argv[1]).run()
+    Worker(sys.argv[1], int(sys.argv[2])).run()
 
 
 if __name__ == "__main__":

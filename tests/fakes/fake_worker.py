@@ -17,6 +17,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,13 @@ from axion_llm.worker.messages import (
     Piece,
     Ping,
     Pong,
+    SetCores,
     Shutdown,
     ToWorker,
     decode_to_worker,
     encode,
 )
+from axion_llm.worker.pulse import beat
 
 PR_SET_PDEATHSIG = 1
 
@@ -82,21 +85,25 @@ class FakeWorker:
         self.runs: dict[str, Run] = {}
         self.told: dict[str, str] = {}
         self.num_output_tokens = 0
+        self.num_turns = 0
+        self.num_threads = 0
 
     def send(self, message: FromWorker) -> None:
         self.socket.send(encode(message))
 
-    def serve(self) -> None:
+    def serve(self, pulse_fd: int) -> None:
         self.send(Hello(os.getpid()))
+        threading.Thread(target=beat, args=(pulse_fd, lambda: self.num_turns), daemon=True).start()
         while True:
+            self.num_turns += 1
             if self.socket.poll(self.wait_ms()):
                 self.handle(decode_to_worker(self.socket.recv()))
             if events := [event for run in self.due() for event in self.step(run)]:
                 self.send(Batch(events))
 
-    def wait_ms(self) -> int | None:
+    def wait_ms(self) -> int:
         if not self.runs:
-            return None
+            return 200
         return max(0, int(1000 * (min(run.next_at for run in self.runs.values()) - time.monotonic())))
 
     def due(self) -> list[Run]:
@@ -111,6 +118,8 @@ class FakeWorker:
             case Cancel(request_id=request_id):
                 if run := self.runs.pop(request_id, None):
                     self.send(Batch([run.finish("cancelled")]))
+            case SetCores(num_threads=num_threads):
+                self.num_threads = num_threads
             case Ping(nonce=nonce):
                 stats = EngineStats(num_running=len(self.runs), num_output_tokens=self.num_output_tokens)
                 self.send(Pong(nonce, stats))
@@ -173,4 +182,4 @@ def misbehave(told: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
-    FakeWorker(sys.argv[1]).serve()
+    FakeWorker(sys.argv[1]).serve(int(sys.argv[2]))

@@ -49,8 +49,9 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 
 @pytest.fixture
-async def socket_root(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
+async def socket_root(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
     """A temporary directory of the test's own; in the end no worker and no socket is left."""
+    tmp_path_factory.getbasetemp()  # pytest's own must not come to lie in it
     root = Path(tempfile.mkdtemp(prefix="t"))
     monkeypatch.setattr(tempfile, "tempdir", str(root))
     yield root
