@@ -43,7 +43,11 @@ class Settings:
     num_scheduler_steps: int = 2  # decode steps between two looks at the queue
     max_queue: int = 256  # requests that may wait for one model
     max_queue_tokens: int = 0  # of their prompts; 0: eight times the model's KV cache
-    threads: int = 0  # 0: all cores this process may use
+    threads: int = 0  # of all models together; 0: the cores this process may use
+    share_cores: bool = True  # among the models that work; off: each computes with all threads
+    pin_cores: bool = False  # bind each model that works to CPUs of its own
+    spare_workers: int = 1  # processes that stand ready for the next load
+    hang_seconds: float = 30.0  # a worker that does nothing for so long is killed
     models_file: Path | None = None  # a registry added to the shipped one and the user's
     models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
     user_models_file: Path = field(default_factory=lambda: default_config_dir() / "models.toml")
@@ -53,12 +57,14 @@ class Settings:
         for name in ("standard_port", "streaming_port", "consensus_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(f"{name} = {getattr(self, name)}: a port is 0 to 65535", param=name)
-        for name in ("warm", "threads", "max_queue_tokens"):
+        for name in ("warm", "threads", "max_queue_tokens", "spare_workers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative", param=name)
         for name in ("step_ms", "num_scheduler_steps", "max_queue"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 or more", param=name)
+        if self.hang_seconds < 1:
+            raise ConfigError(f"hang_seconds = {self.hang_seconds}: must be 1 or more", param="hang_seconds")
         if self.max_loaded < 1:
             raise ConfigError(f"max_loaded = {self.max_loaded}: at least one model must fit", param="max_loaded")
 
@@ -76,11 +82,18 @@ class Settings:
 
 
 def _convert(name: str, type_name: str, text: str) -> Any:
-    convert: Any = {"int": int, "float": float, "str": str}.get(type_name, Path)
+    convert: Any = {"int": int, "float": float, "str": str, "bool": _bool}.get(type_name, Path)
     try:
         return convert(text)
     except ValueError:
         raise ConfigError(f"{ENV_PREFIX}{name.upper()} = {text!r}: not a valid {type_name}", param=name) from None
+
+
+def _bool(text: str) -> bool:
+    words = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
 
 
 def library_dir() -> Path:

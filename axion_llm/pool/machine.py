@@ -35,6 +35,11 @@ def available_cores() -> int:
     return max(1, int(min([float(allowed), *quotas])))
 
 
+def available_cpus() -> tuple[int, ...]:
+    """The numbers of the CPUs in our affinity mask."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
 def available_memory_bytes() -> int:
     return read_memory().available_bytes
 

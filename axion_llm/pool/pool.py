@@ -22,9 +22,11 @@ from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, policy
+from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, RunningModel
 from axion_llm.pool.room import Room
 from axion_llm.pool.slot import ModelWorker, Slot
+from axion_llm.pool.spare import Spares
 from axion_llm.worker.client import WorkerClient
 from axion_llm.worker.messages import Load
 
@@ -61,9 +63,13 @@ class Pool:
     ) -> None:
         self._registry = registry
         self._settings = settings
-        self._new_worker = new_worker or (lambda: WorkerClient(grace_seconds=settings.shutdown_grace_seconds))
+        self._spares = Spares(new_worker or self._new_worker, settings.spare_workers)
         self._locate, self._estimate = locate, estimate
-        self._num_threads = settings.threads or machine.available_cores()
+        self._cores = CoreBudget(
+            settings.threads or usable_cores(machine.available_cores()),
+            machine.available_cpus() if settings.pin_cores else (),
+            is_shared=settings.share_cores,
+        )
         self._slots: dict[str, Slot] = {}
         self._room = Room(self._slots, settings, read_memory)
         self._warming: asyncio.Task[None] | None = None
@@ -86,10 +92,13 @@ class Pool:
         slot = self._slot(self._registry.get(name))
         slot.num_leases += 1
         try:
-            yield await self._ensure_ready(slot)
+            worker = await self._ensure_ready(slot)
+            self._share_cores()
+            yield worker
         finally:
             slot.num_leases -= 1
             slot.last_used = time.monotonic()
+            self._share_cores()
             self._room.notify()
 
     def is_ready(self) -> bool:
@@ -106,7 +115,8 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(slot.worker.stop() for slot in slots if slot.worker))
+        self._cores.close()
+        await asyncio.gather(self._spares.stop(), *(slot.worker.stop() for slot in slots if slot.worker))
         await asyncio.gather(*(slot.leaving for slot in slots if slot.leaving))
 
     # ---- load
@@ -140,6 +150,7 @@ class Pool:
             slot.give_up_place()
             path, need = await asyncio.to_thread(self._inspect, slot.spec)
             await self._room.take(slot, need)
+            self._share_cores()
             slot.worker = worker = await self._start_worker(slot.spec, path)
             slot.error = None
             return worker
@@ -156,7 +167,9 @@ class Pool:
             if not slot.worker:
                 slot.give_up_place()
             slot.last_used = time.monotonic()
+            self._share_cores()
             self._room.notify()
+            self._spares.refill()
 
     def _inspect(self, spec: ModelSpec) -> tuple[Path, MemoryNeed]:
         """In a thread: reads files."""
@@ -167,8 +180,7 @@ class Pool:
 
     async def _start_worker(self, spec: ModelSpec, path: Path) -> ModelWorker:
         began = time.monotonic()
-        worker = self._new_worker()
-        await worker.start()
+        worker = await self._spares.take()
         await worker.load(self._load_message(spec, path), self._settings.load_timeout_seconds)
         _log.info("%s: loaded in %.2f s (pid %s)", spec.name, time.monotonic() - began, worker.pid)
         return worker
@@ -180,7 +192,7 @@ class Pool:
             n_ctx=spec.n_ctx,
             n_seq_max=spec.n_seq_max,
             kv_type=spec.kv_type,
-            num_threads=spec.threads or self._num_threads,
+            num_threads=self._cores.num_threads(spec.name),
             chat_template=spec.chat_template,
             step_seconds=self._settings.step_ms / 1e3,
             steps_per_decision=self._settings.num_scheduler_steps,
@@ -188,6 +200,18 @@ class Pool:
             max_waiting=self._settings.max_queue,
             max_waiting_tokens=self._settings.max_queue_tokens,
         )
+
+    def _new_worker(self) -> ModelWorker:
+        settings = self._settings
+        return WorkerClient(grace_seconds=settings.shutdown_grace_seconds, hang_seconds=settings.hang_seconds)
+
+    def _share_cores(self) -> None:
+        """To be called when a model begins or ends to work."""
+        if not self._is_stopping:
+            slots = self._slots.items()
+            self._cores.update(
+                {name: Working(slot.spec.threads, slot.ready) for name, slot in slots if slot.is_working}
+            )
 
     # ---- in the background
 

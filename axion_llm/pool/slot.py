@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,8 @@ class ModelWorker(RunningModel, Protocol):
 
     async def load(self, load: Load, timeout_seconds: float) -> Loaded: ...
 
+    def set_cores(self, num_threads: int, cpus: Sequence[int]) -> None: ...
+
     async def stop(self) -> None: ...
 
 
@@ -50,6 +52,11 @@ class Slot:
     def ready(self) -> ModelWorker | None:
         """The worker, if it can take requests."""
         return self.worker if self.worker and self.worker.is_alive and not self.leaving else None
+
+    @property
+    def is_working(self) -> bool:
+        """It computes: for requests, or to load."""
+        return self.num_leases > 0 if self.ready else bool(self.loading and self.has_place)
 
     def take_place(self, num_bytes: int) -> None:
         self.has_place, self.held_bytes = True, num_bytes

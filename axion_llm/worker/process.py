@@ -57,6 +57,7 @@ class Worker:
         self._engine: Engine | None = None
         self._loop_seconds = 0.0
         self._all_cpus = os.sched_getaffinity(0)
+        self._cpus: list[int] = []  # that we are bound to
 
     def run(self) -> None:
         self._send(m.Hello(os.getpid()))
@@ -185,6 +186,9 @@ class Worker:
     def _set_cores(self, num_threads: int, cpus: list[int]) -> None:
         if self._engine:
             self._engine.model.set_threads(num_threads)
+        if cpus == self._cpus:
+            return
+        self._cpus = cpus
         for thread in Path("/proc/self/task").iterdir():
             with contextlib.suppress(OSError):  # it has just ended, or these CPUs are no longer ours
                 os.sched_setaffinity(int(thread.name), cpus or self._all_cpus)

@@ -38,7 +38,10 @@ class Machine:
         self.estimating: Callable[[], None] = lambda: None
         self.pool = Pool(
             self,
-            Settings(**{"warm": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0} | settings),
+            Settings(
+                **{"warm": 0, "spare_workers": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0}
+                | settings
+            ),
             new_worker=self.new_worker,
             locate=self.locate,
             estimate=self.estimate,
