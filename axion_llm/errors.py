@@ -7,6 +7,7 @@
     │   ├── BadRequest          a field has a bad value
     │   ├── ContextLengthExceeded
     │   ├── ModelNotFound       no such name in the registry
+    │   ├── ModelInUse          requests are in flight that an order would end
     │   └── Overloaded          too much queued; has retry_after_seconds
     └── ServiceError            ours or the machine's fault; becomes HTTP 5xx
         ├── ModelLoadError      file missing, truncated, not GGUF, unsupported
@@ -58,6 +59,10 @@ class ContextLengthExceeded(RequestError):
 
 class ModelNotFound(RequestError):
     code = "model_not_found"
+
+
+class ModelInUse(RequestError):
+    code = "model_in_use"
 
 
 class Overloaded(RequestError):

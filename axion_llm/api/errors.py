@@ -67,6 +67,7 @@ def problem_for(exc: BaseException) -> Problem:
 _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.RequestError: (400, INVALID_REQUEST),
     errors.ModelNotFound: (404, INVALID_REQUEST),
+    errors.ModelInUse: (409, INVALID_REQUEST),
     errors.Overloaded: (429, RATE_LIMIT),
     errors.ServiceError: (500, SERVER_ERROR),
     errors.ModelLoadError: (503, SERVER_ERROR),

@@ -98,6 +98,12 @@ def _number(low: float, high: float) -> Converter:
     return converter
 
 
+def _flag(entry: Entry) -> bool:
+    if not isinstance(entry.value, bool):
+        raise entry.error("must be true or false")
+    return entry.value
+
+
 def _kv_type(entry: Entry) -> str:
     """llama.cpp has no 8-bit float; whoever asks for fp8 wants the 8-bit cache, and that is q8_0."""
     allowed = get_args(KvType)
@@ -190,4 +196,5 @@ _MODEL_KEYS: dict[str, Converter] = {
     "chat_template_file": _template_file,
     "sampling": _sampling,
     "roles": _roles,
+    "pin": _flag,
 }

@@ -35,3 +35,4 @@ class ModelSpec:
     speculation: Speculation = "off"  # ngram: guess the next tokens from the text so far
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     roles: tuple[str, ...] = ()
+    pin: bool = False  # once loaded it stays: neither idle time nor another model unloads it

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from axion_llm.models.spec import ModelSpec
+from axion_llm.pool.ledger import Account
 from axion_llm.worker.messages import EngineStats, Event, Generate, Loaded
 
 ModelState = Literal["missing", "available", "loading", "ready", "failed"]
@@ -36,6 +37,10 @@ class ModelStatus:
     state: ModelState
     error: str | None = None  # why the last load failed
     info: Loaded | None = None  # when ready
+    is_pinned: bool = False
+    pid: int | None = None  # of its process, when ready
+    num_requests: int = 0  # that use it or wait for it
+    idle_seconds: float | None = None  # since its last request; None: it has had none
 
 
 class ModelPool(Protocol):
@@ -51,6 +56,25 @@ class ModelPool(Protocol):
 
     def lease(self, name: str) -> AbstractAsyncContextManager[RunningModel]:
         """The named model, loaded first when it is not; raises ModelNotFound or a ServiceError."""
+        ...
+
+    async def load(self, name: str) -> None:
+        """Returns when it is loaded; raises like `lease`. Idle models make room as they do for a request."""
+        ...
+
+    async def unload(self, name: str, *, force: bool = False) -> None:
+        """Returns when it is gone, or was not loaded; a pin does not hold against it.
+
+        Raises ModelInUse while it is being loaded or has requests, unless `force` is to end these.
+        """
+        ...
+
+    def pin(self, name: str, is_pinned: bool) -> None:
+        """Once loaded, a pinned model stays: neither idle time nor another model unloads it."""
+        ...
+
+    def accounts(self) -> dict[str, Account]:
+        """By name, of every model to which something has happened since the start."""
         ...
 
     def is_ready(self) -> bool:

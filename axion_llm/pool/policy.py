@@ -18,6 +18,7 @@ class Resident:
     last_used: float  # seconds on the pool's clock
     held_bytes: int  # what its end gives back
     unseen_bytes: int  # of them, what the machine still counts as available: mapped weights, a load to come
+    is_pinned: bool = False  # nothing but an order unloads it
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Refuse:
-    """It does not fit, whatever is unloaded."""
+    """It does not fit, whatever may be unloaded."""
 
-    free_bytes: int  # with everything unloaded
+    free_bytes: int  # with everything unloaded that is not pinned
+    lacks: Literal["memory", "place"] = "memory"
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,17 @@ def plan_load(residents: Sequence[Resident], demand: Demand, limits: Limits) -> 
     has_place = len(residents) < limits.max_loaded
     if has_place and demand.need_bytes <= free_bytes:
         return Admit() if demand.is_first else Wait("turn")
-    most_bytes = free_bytes + sum(r.held_bytes for r in residents)
+    movable = [r for r in residents if not r.is_pinned]
+    most_bytes = free_bytes + sum(r.held_bytes for r in movable)
     if demand.need_bytes > most_bytes:
         return Refuse(most_bytes)
+    if not has_place and not movable:
+        return Refuse(most_bytes, "place")
     if not demand.is_wanted:
         return Forgo()
     if not demand.is_first:
         return Wait("turn")
-    return _make_room(residents, demand.need_bytes - free_bytes) or Wait("memory" if has_place else "place")
+    return _make_room(movable, demand.need_bytes - free_bytes) or Wait("memory" if has_place else "place")
 
 
 def _make_room(residents: Sequence[Resident], lacking_bytes: int) -> Evict | None:
@@ -93,13 +98,14 @@ def _make_room(residents: Sequence[Resident], lacking_bytes: int) -> Evict | Non
 
 
 def choose_warm(on_machine: Sequence[ModelSpec], count: int) -> list[ModelSpec]:
-    """To load at start: in the registry's order, the default that comes as a package after all others."""
-    fetched_first = sorted(on_machine, key=lambda spec: spec.source.package is not None)
-    return fetched_first[:count]
+    """To load at start: pinned ones, then in the registry's order, the default that comes as a package last."""
+    order = sorted(on_machine, key=lambda spec: (not spec.pin, spec.source.package is not None))
+    return order[:count]
 
 
 def expired(residents: Sequence[Resident], now: float, idle_seconds: float) -> list[str]:
     """Models to unload because no request has come for so long; an `idle_seconds` of 0 means never."""
     if idle_seconds <= 0:
         return []
-    return [r.name for r in residents if r.state == "idle" and now - r.last_used >= idle_seconds]
+    idle = [r for r in residents if r.state == "idle" and not r.is_pinned]
+    return [r.name for r in idle if now - r.last_used >= idle_seconds]

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Protocol
 
 from axion_llm.config import Settings
-from axion_llm.errors import AxionError, ModelLoadError, ServiceError, ShuttingDown
+from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ServiceError, ShuttingDown
 from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, policy
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.ledger import Account, Ledger
 from axion_llm.pool.room import Room
 from axion_llm.pool.slot import ModelWorker, Slot
 from axion_llm.pool.spare import Spares
@@ -71,7 +72,8 @@ class Pool:
             is_shared=settings.share_cores,
         )
         self._slots: dict[str, Slot] = {}
-        self._room = Room(self._slots, settings, read_memory)
+        self._ledger = Ledger()
+        self._room = Room(self._slots, settings, read_memory, self._ledger)
         self._warming: asyncio.Task[None] | None = None
         self._janitor: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -79,6 +81,8 @@ class Pool:
     # ---- ModelPool
 
     def models(self) -> list[ModelStatus]:
+        for slot in self._slots.values():
+            self._bury_crashed(slot)
         return [
             self._slot(spec).status(is_on_machine=self._locate(spec, self._settings) is not None)
             for spec in self._registry
@@ -100,6 +104,30 @@ class Pool:
             slot.last_used = time.monotonic()
             self._share_cores()
             self._room.notify()
+
+    async def load(self, name: str) -> None:
+        async with self.lease(name):
+            pass
+
+    async def unload(self, name: str, *, force: bool = False) -> None:
+        slot = self._slot(self._registry.get(name))
+        if slot.loading:
+            raise ModelInUse(f"{name} is being loaded; unload it when it is there")
+        if slot.num_leases and not force:
+            raise ModelInUse(
+                f"{name} has requests in flight ({slot.num_leases}); wait for them, or force it to end them"
+            )
+        if slot.ready:
+            self._room.unload(slot, "asked", "as ordered")
+        if slot.leaving:
+            await asyncio.wait({slot.leaving})
+
+    def pin(self, name: str, is_pinned: bool) -> None:
+        self._slot(self._registry.get(name)).pin = is_pinned
+        self._room.notify()
+
+    def accounts(self) -> dict[str, Account]:
+        return self._ledger.accounts()
 
     def is_ready(self) -> bool:
         return self._warming is not None and self._warming.done() and not self._is_stopping
@@ -147,6 +175,7 @@ class Pool:
         try:
             if slot.leaving:
                 await asyncio.wait({slot.leaving})
+            self._bury_crashed(slot)
             slot.give_up_place()
             path, need = await asyncio.to_thread(self._inspect, slot.spec)
             await self._room.take(slot, need)
@@ -156,9 +185,11 @@ class Pool:
             return worker
         except AxionError as error:
             slot.error = error.message
+            self._ledger.failed(slot.spec.name)
             _log.warning("%s: not loaded: %s", slot.spec.name, error.message)
             raise
         except Exception as error:
+            self._ledger.failed(slot.spec.name)
             slot.error = f"{slot.spec.name}: the load failed unexpectedly: {error!r}"
             _log.exception("%s", slot.error)
             raise ServiceError(slot.error) from error
@@ -171,6 +202,11 @@ class Pool:
             self._room.notify()
             self._spares.refill()
 
+    def _bury_crashed(self, slot: Slot) -> None:
+        if slot.worker and not slot.worker.is_alive and not slot.leaving and not self._is_stopping:
+            self._ledger.crashed(slot.spec.name)
+            slot.give_up_place()
+
     def _inspect(self, spec: ModelSpec) -> tuple[Path, MemoryNeed]:
         """In a thread: reads files."""
         path = self._locate(spec, self._settings)
@@ -182,7 +218,9 @@ class Pool:
         began = time.monotonic()
         worker = await self._spares.take()
         await worker.load(self._load_message(spec, path), self._settings.load_timeout_seconds)
-        _log.info("%s: loaded in %.2f s (pid %s)", spec.name, time.monotonic() - began, worker.pid)
+        seconds = time.monotonic() - began
+        self._ledger.loaded(spec.name, seconds)
+        _log.info("%s: loaded in %.2f s (pid %s)", spec.name, seconds, worker.pid)
         return worker
 
     def _load_message(self, spec: ModelSpec, path: Path) -> Load:
@@ -223,14 +261,15 @@ class Pool:
     def _warm_models(self) -> list[ModelSpec]:
         """In a thread: looks for files."""
         here = [spec for spec in self._registry if self._locate(spec, self._settings)]
-        return policy.choose_warm(here, min(self._settings.warm, self._settings.max_loaded))
+        count = max(self._settings.warm, sum(spec.pin for spec in here))
+        return policy.choose_warm(here, min(count, self._settings.max_loaded))
 
     async def _unload_idle(self) -> None:
         idle_seconds = self._settings.idle_unload_seconds
         while idle_seconds > 0:
             await asyncio.sleep(min(IDLE_CHECK_SECONDS, idle_seconds / 4))
             for name in policy.expired(self._room.residents(), time.monotonic(), idle_seconds):
-                self._room.unload(self._slots[name], f"not used for {idle_seconds:g} s")
+                self._room.unload(self._slots[name], "idle", f"not used for {idle_seconds:g} s")
 
 
 def _retrieve(load: asyncio.Task[ModelWorker]) -> None:

@@ -12,6 +12,7 @@ from axion_llm.errors import InsufficientMemory, Overloaded, ServiceError
 from axion_llm.models.gguf_header import MemoryNeed
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import policy
+from axion_llm.pool.ledger import Ledger, UnloadReason
 from axion_llm.pool.machine import Memory, mapped_bytes
 from axion_llm.pool.slot import ModelWorker, Slot
 
@@ -28,8 +29,11 @@ class Room:
     It holds up no request to a model that is loaded.
     """
 
-    def __init__(self, slots: Mapping[str, Slot], settings: Settings, read_memory: Callable[[], Memory]) -> None:
+    def __init__(
+        self, slots: Mapping[str, Slot], settings: Settings, read_memory: Callable[[], Memory], ledger: Ledger
+    ) -> None:
         self._slots = slots
+        self._ledger = ledger
         self._max_loaded = settings.max_loaded
         self._patience_seconds = settings.load_timeout_seconds
         self._read_memory = read_memory
@@ -57,8 +61,9 @@ class Room:
         residents = (slot.resident(mapped_bytes) for slot in self._slots.values())
         return [resident for resident in residents if resident]
 
-    def unload(self, slot: Slot, why: str) -> asyncio.Task[None]:
+    def unload(self, slot: Slot, reason: UnloadReason, why: str) -> asyncio.Task[None]:
         assert slot.worker is not None and slot.leaving is None
+        self._ledger.unloaded(slot.spec.name, reason)
         _log.info("%s: unloaded, %s", slot.spec.name, why)
         slot.leaving = asyncio.create_task(self._leave(slot, slot.worker))
         return slot.leaving
@@ -82,10 +87,12 @@ class Room:
             case policy.Admit():
                 slot.take_place(need.total + WORKER_BYTES)
             case policy.Evict(victim):
-                await asyncio.wait({self.unload(self._slots[victim], f"makes room for {name}")})
+                await asyncio.wait({self.unload(self._slots[victim], "evicted", f"makes room for {name}")})
             case policy.Wait(lacks):
                 if not await self._change_before(deadline):
                     raise self._gave_up(name, lacks, need)
+            case policy.Refuse(lacks="place"):
+                raise Overloaded(self._all_pinned(name))
             case policy.Refuse(free_bytes):
                 raise InsufficientMemory(_too_big(slot.spec, need, free_bytes, self._read_memory()))
             case policy.Forgo():
@@ -99,6 +106,12 @@ class Room:
             self._watchers.append(change)
             await asyncio.wait({change}, timeout=min(remaining, RECHECK_SECONDS))
         return remaining > 0
+
+    def _all_pinned(self, name: str) -> str:
+        pinned = ", ".join(resident.name for resident in self.residents())
+        return (
+            f"{name}: no place for it, all {self._max_loaded} are held by pinned models ({pinned}): unpin one of them"
+        )
 
     def _gave_up(self, name: str, lacks: str, need: MemoryNeed) -> InsufficientMemory | Overloaded:
         waited = f"{self._patience_seconds:g} s"

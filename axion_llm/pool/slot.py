@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from axion_llm.models.spec import ModelSpec
-from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
 from axion_llm.pool.policy import Resident
 from axion_llm.worker.messages import Load, Loaded
 
@@ -47,6 +48,7 @@ class Slot:
     leaving: asyncio.Task[None] | None = None
     has_place: bool = False
     held_bytes: int = 0  # by its place
+    pin: bool | None = None  # an order; None: as the registry says
 
     @property
     def ready(self) -> ModelWorker | None:
@@ -57,6 +59,10 @@ class Slot:
     def is_working(self) -> bool:
         """It computes: for requests, or to load."""
         return self.num_leases > 0 if self.ready else bool(self.loading and self.has_place)
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.spec.pin if self.pin is None else self.pin
 
     def take_place(self, num_bytes: int) -> None:
         self.has_place, self.held_bytes = True, num_bytes
@@ -71,16 +77,31 @@ class Slot:
             return Resident(name, "leaving", self.last_used, held, 0)
         if worker := self.ready:
             mapped = mapped_bytes(worker.pid)
-            return Resident(name, "busy" if self.num_leases else "idle", self.last_used, held, mapped)
+            state: Literal["busy", "idle"] = "busy" if self.num_leases else "idle"
+            return Resident(name, state, self.last_used, held, mapped, self.is_pinned)
         if self.loading and self.has_place:
-            return Resident(name, "loading", self.last_used, held, held)
+            return Resident(name, "loading", self.last_used, held, held, self.is_pinned)
         return None
 
     def status(self, is_on_machine: bool) -> ModelStatus:
-        if worker := self.ready:
-            return ModelStatus(self.spec, "ready", info=worker.info)
+        worker = self.ready
+        state = self._state(is_on_machine)
+        return ModelStatus(
+            self.spec,
+            state,
+            None if state in ("ready", "loading") else self.error,
+            info=worker.info if worker else None,
+            is_pinned=self.is_pinned,
+            pid=worker.pid if worker else None,
+            num_requests=self.num_leases,
+            idle_seconds=time.monotonic() - self.last_used if self.last_used else None,
+        )
+
+    def _state(self, is_on_machine: bool) -> ModelState:
+        if self.ready:
+            return "ready"
         if self.loading:
-            return ModelStatus(self.spec, "loading")
+            return "loading"
         if not is_on_machine:
-            return ModelStatus(self.spec, "missing", self.error)
-        return ModelStatus(self.spec, "failed" if self.error else "available", self.error)
+            return "missing"
+        return "failed" if self.error else "available"

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from axion_llm.errors import ModelNotFound
+from axion_llm.errors import ModelInUse, ModelNotFound
 from axion_llm.models.spec import ModelSpec, Source
 from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.ledger import Account
 from axion_llm.worker.messages import (
     Accepted,
     EngineStats,
@@ -79,9 +80,15 @@ class FakePool:
     num_cancelled: int = 0
     is_warm: bool = True
     is_stopped: bool = False
+    orders: list[tuple[object, ...]] = field(default_factory=list)  # load, unload, pin
+    pinned: set[str] = field(default_factory=set)
+    history: dict[str, Account] = field(default_factory=dict)
 
     def models(self) -> list[ModelStatus]:
-        return [ModelStatus(s, "ready" if i == 0 else "available") for i, s in enumerate(self.specs)]
+        return [
+            ModelStatus(s, "ready" if i == 0 else "available", is_pinned=s.name in self.pinned)
+            for i, s in enumerate(self.specs)
+        ]
 
     def running(self) -> dict[str, RunningModel]:
         return {self.specs[0].name: FakeModel(self)}
@@ -98,6 +105,23 @@ class FakePool:
             yield FakeModel(self)
         finally:
             self.num_leases -= 1
+
+    async def load(self, name: str) -> None:
+        self.orders.append(("load", name))
+        async with self.lease(name):
+            pass
+
+    async def unload(self, name: str, *, force: bool = False) -> None:
+        self.orders.append(("unload", name, force))
+        if self.num_running and not force:
+            raise ModelInUse(f"{name} has {self.num_running} requests in flight")
+
+    def pin(self, name: str, is_pinned: bool) -> None:
+        self.orders.append(("pin", name, is_pinned))
+        (self.pinned.add if is_pinned else self.pinned.discard)(name)
+
+    def accounts(self) -> dict[str, Account]:
+        return self.history
 
     def is_ready(self) -> bool:
         return self.is_warm

@@ -248,6 +248,7 @@ def test_a_mistake_is_pointed_at(settings: Settings, text: str, says: str) -> No
         ('roles = "chat"', 'roles = "chat": must be a list of lower-case words'),
         ('roles = ["chat", "chat"]', "roles = ['chat', 'chat']: names a role twice"),
         ('sha256 = "beef"', 'sha256 = "beef": must be a SHA-256 checksum'),
+        ('pin = "yes"', 'pin = "yes": must be true or false'),
         ("description = 5", "description = 5: must be a text in quotes"),
         ('repo = "a/b/c"', 'repo = "a/b/c": must be a hub repository, OWNER/NAME'),
         ('file = "../x.gguf"', 'file = "../x.gguf": must be a file\'s name inside the repo or package'),

@@ -116,3 +116,32 @@ def test_warm_models_in_order_and_the_packaged_default_last() -> None:
     assert choose_warm([default, a], 2) == [a, default]
     assert choose_warm([default], 2) == [default]
     assert choose_warm([default, a], 0) == []
+
+
+# ---- pinned models
+
+
+def test_a_pinned_model_makes_no_room() -> None:
+    assert plan(pinned("a", last_used=1), resident("b", "idle", 2)) == Evict("b")
+    assert plan(pinned("a"), resident("b", "busy")) == Wait("place")
+
+
+def test_when_all_places_are_pinned_nobody_waits() -> None:
+    assert plan(pinned("a"), pinned("b")) == Refuse(100, "place")
+
+
+def test_what_pinned_models_hold_cannot_be_freed() -> None:
+    assert plan(pinned("a", held=60), need=80, available=40, max_loaded=5) == Refuse(40)
+
+
+def test_a_pinned_model_never_expires() -> None:
+    assert expired([pinned("a"), resident("b", "idle")], now=1000, idle_seconds=300) == ["b"]
+
+
+def test_pinned_models_are_warmed_first() -> None:
+    specs = [ModelSpec(name, Source(repo="r"), "f", pin=name == "c") for name in "abc"]
+    assert [spec.name for spec in choose_warm(specs, 2)] == ["c", "a"]
+
+
+def pinned(name: str, last_used: float = 0, held: int = 10) -> Resident:
+    return Resident(name, "idle", last_used, held, 0, is_pinned=True)

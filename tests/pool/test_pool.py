@@ -239,7 +239,7 @@ async def test_warm_models_do_not_push_each_other_out(machine: MachineMaker) -> 
     await m.pool.start()
     await until(m.pool.is_ready)
     assert m.states() == ["ready", "failed"]
-    await m.pool._room.unload(m.pool._slots["a"], "for the test")
+    await m.pool._room.unload(m.pool._slots["a"], "asked", "for the test")
 
 
 async def test_a_request_joins_the_warm_up(machine: MachineMaker) -> None:
