@@ -1,0 +1,132 @@
+"""A model for the length of one request: when its process ends under the request, the next one goes on with it.
+
+That can be done in the middle of a text, since equal requests give equal texts, bit by bit: the next process computes
+the text again, and what the client already has is left out. A request that says no seed gets one here for that reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+import msgspec
+
+from axion_llm.errors import ShuttingDown, WorkerDied
+from axion_llm.pool.slot import ModelWorker
+from axion_llm.worker.messages import Accepted, EngineStats, Event, Finished, Generate, Loaded, Piece, TokenLogprob
+
+MAX_CRASHES = 2  # of workers under one request: it may be the request that kills them
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """A `RunningModel`. `acquire` gives the model's worker, loaded when it is not, and raises what that raises."""
+
+    def __init__(self, name: str, acquire: Callable[[], Awaitable[ModelWorker]]) -> None:
+        self.name = name
+        self.worker: ModelWorker | None = None  # None while it waits for one
+        self._acquire = acquire
+
+    async def renew(self) -> ModelWorker:
+        """A worker to go on with; requests of one lease that lose theirs together share the next."""
+        self.worker = None
+        worker = await self._acquire()
+        self.worker = worker
+        return worker
+
+    @property
+    def info(self) -> Loaded:
+        assert self.worker is not None
+        return self.worker.info
+
+    async def stats(self) -> EngineStats:
+        return await self._usable().stats()
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        """See `RunningModel.generate`."""
+        if request.sampling.seed is None and request.sampling.temperature > 0:
+            sampling = msgspec.structs.replace(request.sampling, seed=secrets.randbits(31))
+            request = msgspec.structs.replace(request, sampling=sampling)
+        sent, num_crashes = Sent(), 0
+        while True:
+            worker = self.worker if self.worker and self.worker.is_alive else await self.renew()
+            try:
+                async with aclosing(worker.generate(request)) as events:
+                    async for event in events:
+                        if (new := sent.unsent(event)) is not None:
+                            yield new
+                return
+            except WorkerDied as error:
+                num_crashes += 1
+                if num_crashes == MAX_CRASHES:
+                    raise
+                _log.warning("%s: request %s goes on with another process: %s", self.name, request.request_id, error)
+            except ShuttingDown:  # it was unloaded under us, or the service stops: then there is no other
+                _log.info("%s: request %s waits for the model's next turn", self.name, request.request_id)
+            sent.start_again()
+
+    def _usable(self) -> ModelWorker:
+        assert self.worker is not None
+        return self.worker
+
+
+class Sent:
+    """What the client of a request has, to tell what is new when the request is computed once more."""
+
+    def __init__(self) -> None:
+        self._is_accepted = False
+        self._pieces: list[str] = []
+        self._num_tokens = 0
+        self._num_logprobs = 0
+        # What the worker of now has still to say again:
+        self._text = ""
+        self._tokens = 0
+        self._logprobs = 0
+
+    def start_again(self) -> None:
+        self._pieces = ["".join(self._pieces)]
+        self._text, self._tokens, self._logprobs = self._pieces[0], self._num_tokens, self._num_logprobs
+
+    def unsent(self, event: Event) -> Event | None:
+        """The event without what the client has; None when nothing is left. Raises WorkerDied if the text differs."""
+        if type(event) is Piece:
+            if not (self._text or self._tokens or self._logprobs):  # as nearly always
+                self._note(event.text, event.num_tokens, event.logprobs)
+                return event
+            return self._new_piece(event)
+        if type(event) is Finished:
+            return msgspec.structs.replace(event, text=self._new_text(event.text), logprobs=self._new(event.logprobs))
+        if type(event) is Accepted:
+            if self._is_accepted:
+                return None
+            self._is_accepted = True
+        return event
+
+    def _note(self, text: str, num_tokens: int, logprobs: list[TokenLogprob]) -> None:
+        self._pieces.append(text)
+        self._num_tokens += num_tokens
+        self._num_logprobs += len(logprobs)
+
+    def _new_piece(self, event: Piece) -> Piece | None:
+        text, logprobs = self._new_text(event.text), self._new(event.logprobs)
+        num_tokens = max(0, event.num_tokens - self._tokens)
+        self._tokens -= event.num_tokens - num_tokens
+        self._note(text, num_tokens, logprobs)
+        if not (text or logprobs or num_tokens):
+            return None
+        return msgspec.structs.replace(event, text=text, num_tokens=num_tokens, logprobs=logprobs)
+
+    def _new_text(self, text: str) -> str:
+        again = self._text[: len(text)]
+        if not text.startswith(again):
+            raise WorkerDied("the model's process ended, and the next one says something else: was its file changed?")
+        self._text = self._text[len(again) :]
+        return text[len(again) :]
+
+    def _new(self, logprobs: list[TokenLogprob]) -> list[TokenLogprob]:
+        again = min(self._logprobs, len(logprobs))
+        self._logprobs -= again
+        return logprobs[again:]
