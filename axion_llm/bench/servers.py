@@ -44,18 +44,13 @@ def ours(s: Settings, directory: Path, name: str = "axion", environment: dict[st
         f'[models.bench]\npath = "{s.model}"\ncontext = {s.n_ctx}\nparallel = {s.parallel}\n'
         f'kv_type = "{s.kv_type}"\nthreads = {s.threads}\n'
     )
-    command = [
-        sys.executable,
-        "-m",
-        "axion_llm.cli.main",
-        "serve",
-        "--only",
-        "standard",
-        "--standard-port",
-        "{port}",
-    ]
-    command += ["--models", str(registry), "--warm", "0", "--log-level", "warning"]
-    return Side(name, command, "/health", environment or {})
+    return Side(name, serve_command(registry), "/health", environment or {})
+
+
+def serve_command(registry: Path) -> list[str]:
+    """Our server with the models of that file only in use, none of them loaded at the start."""
+    serve = [sys.executable, "-m", "axion_llm.cli.main", "serve", "--only", "standard", "--standard-port", "{port}"]
+    return [*serve, "--models", str(registry), "--warm", "0", "--log-level", "warning"]
 
 
 def stock(s: Settings, binary: Path) -> Side:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from axion_llm import __version__
+from axion_llm.cli import bench_pool_cmd
 from axion_llm.cli.bench_cmd import bench
 from axion_llm.cli.doctor_cmd import doctor
 from axion_llm.cli.models_cmd import models, pull, rm
@@ -35,6 +36,7 @@ def cli() -> None:
 
 for command in (serve, models, pull, rm, doctor, bench):
     cli.add_command(command)
+bench.add_command(bench_pool_cmd.pool)
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from axion_llm.errors import AxionError
 from axion_llm.pool.slot import ModelWorker
 
+REFILL_SECONDS = 1.0  # after a load: its first request has the cores for itself
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +50,7 @@ class Spares:
 
     async def _start(self) -> None:
         try:
+            await asyncio.sleep(REFILL_SECONDS)
             self._ready = [worker for worker in self._ready if worker.is_alive]
             while len(self._ready) < self._count:
                 worker = self._new_worker()

@@ -7,19 +7,25 @@ import signal
 
 import pytest
 
+from axion_llm.pool import spare
 from tests.fakes.processes import fake_workers, until
 from tests.pool.machinery import MachineMaker
 
 pytestmark = pytest.mark.usefixtures("socket_root")
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spare, "REFILL_SECONDS", 0.01)
+
+
 async def test_the_next_load_takes_the_spare_one(machine: MachineMaker) -> None:
     m = machine({"a": "ok", "b": "ok"}, spare_workers=1)
     await m.ask("a")
     await until(lambda: m.pool._spares.pids)
-    spare = m.pool._spares.pids
+    in_reserve = m.pool._spares.pids
     await m.ask("b")
-    assert [worker.pid for worker in m.workers[1:2]] == spare
+    assert [worker.pid for worker in m.workers[1:2]] == in_reserve
     assert m.state("b") == "ready"
     await until(lambda: len(fake_workers()) == 3)
 
