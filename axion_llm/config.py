@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,20 @@ def default_config_dir() -> Path:
 
 def default_data_dir() -> Path:
     return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+def default_keys_file() -> Path:
+    return default_config_dir() / "keys.toml"
+
+
+_NOT_NEGATIVE = (
+    "warm",
+    "threads",
+    "max_queue_tokens",
+    "spare_workers",
+    "requests_per_minute",
+    "tokens_per_minute",
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +67,31 @@ class Settings:
     models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
     user_models_file: Path = field(default_factory=lambda: default_config_dir() / "models.toml")
     log_level: str = "info"
+    keys_file: Path = field(default_factory=default_keys_file)
+    api_keys: str = field(default="", repr=False)  # keys that may use the models, separated by commas
+    admin_keys: str = field(default="", repr=False)  # keys that may do everything
+    requests_per_minute: int = 0  # of each key that has no limit of its own; 0: no limit
+    tokens_per_minute: int = 0  # of prompts and answers
+    allowed_hosts: tuple[str, ...] = ()  # names of this service, beside localhost and addresses
+    cors_origins: tuple[str, ...] = ()  # web pages of other origins that may use the service
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the ports."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def is_keys_file_chosen(self) -> bool:
+        return self.keys_file != default_keys_file()
 
     def __post_init__(self) -> None:
         for name in ("standard_port", "streaming_port", "consensus_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(f"{name} = {getattr(self, name)}: a port is 0 to 65535", param=name)
-        for name in ("warm", "threads", "max_queue_tokens", "spare_workers"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative", param=name)
         for name in ("step_ms", "num_scheduler_steps", "max_queue"):
@@ -82,7 +116,7 @@ class Settings:
 
 
 def _convert(name: str, type_name: str, text: str) -> Any:
-    convert: Any = {"int": int, "float": float, "str": str, "bool": _bool}.get(type_name, Path)
+    convert: Any = _CONVERTERS.get(type_name, Path)
     try:
         return convert(text)
     except ValueError:
@@ -94,6 +128,13 @@ def _bool(text: str) -> bool:
     if text.lower() not in words:
         raise ValueError(text)
     return words[text.lower()]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_CONVERTERS = {"int": int, "float": float, "str": str, "bool": _bool, "tuple[str, ...]": _words}
 
 
 def library_dir() -> Path:

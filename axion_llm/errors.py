@@ -8,7 +8,10 @@
     │   ├── ContextLengthExceeded
     │   ├── ModelNotFound       no such name in the registry
     │   ├── ModelInUse          requests are in flight that an order would end
+    │   ├── Unauthenticated     no API key, or one that is not known
+    │   ├── Forbidden           the key, the host or the page may not do this
     │   └── Overloaded          too much queued; has retry_after_seconds
+    │       └── RateLimited     the key's requests or tokens per minute are used up
     └── ServiceError            ours or the machine's fault; becomes HTTP 5xx
         ├── ModelLoadError      file missing, truncated, not GGUF, unsupported
         ├── DownloadError       hub not reached or refuses, checksum wrong, disk full
@@ -71,6 +74,18 @@ class Overloaded(RequestError):
     def __init__(self, message: str, *, param: str | None = None, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message, param=param)
         self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(Overloaded):
+    code = "rate_limit_exceeded"
+
+
+class Unauthenticated(RequestError):
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    code = "permission_denied"
 
 
 class ServiceError(AxionError):

@@ -68,6 +68,8 @@ _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.RequestError: (400, INVALID_REQUEST),
     errors.ModelNotFound: (404, INVALID_REQUEST),
     errors.ModelInUse: (409, INVALID_REQUEST),
+    errors.Unauthenticated: (401, INVALID_REQUEST),
+    errors.Forbidden: (403, INVALID_REQUEST),
     errors.Overloaded: (429, RATE_LIMIT),
     errors.ServiceError: (500, SERVER_ERROR),
     errors.ModelLoadError: (503, SERVER_ERROR),
@@ -85,6 +87,8 @@ def _of_axion_error(exc: errors.RequestError | errors.ServiceError) -> Problem:
 def _headers_of(exc: errors.AxionError) -> dict[str, str]:
     if isinstance(exc, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(exc.retry_after_seconds)))}
+    if isinstance(exc, errors.Unauthenticated):
+        return {"www-authenticate": "Bearer"}
     if isinstance(exc, errors.ModelLoadError):
         return {"x-should-retry": "false"}  # the file will not get better; OpenAI's SDK reads this header
     return {}

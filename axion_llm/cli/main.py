@@ -10,6 +10,7 @@ from axion_llm import __version__
 from axion_llm.cli import bench_pool_cmd
 from axion_llm.cli.bench_cmd import bench
 from axion_llm.cli.doctor_cmd import doctor
+from axion_llm.cli.keys_cmd import keys
 from axion_llm.cli.models_cmd import models, pull, rm
 from axion_llm.cli.serve_cmd import serve
 from axion_llm.errors import AxionError, ConfigError
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, models, pull, rm, doctor, bench):
+for command in (serve, models, pull, rm, keys, doctor, bench):
     cli.add_command(command)
 bench.add_command(bench_pool_cmd.pool)
 

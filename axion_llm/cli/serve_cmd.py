@@ -14,6 +14,8 @@ from rich.logging import RichHandler
 from axion_llm.config import Settings
 from axion_llm.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from axion_llm.pool.interface import ModelPool
     from axion_llm.servers.profile import Kind
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 PORTS = ("standard", "streaming", "consensus")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+OPEN_TO_ALL = (
+    "host %s without API keys: everybody who reaches this machine may use the models; "
+    "make a key with: axion-llm keys new NAME"
+)
 PORT = click.IntRange(0, 65535)
 
 
@@ -42,6 +48,8 @@ PORT = click.IntRange(0, 65535)
 @click.option("--step-ms", type=click.FloatRange(1), help="What a step may take while anything is generated.  [60]")
 @click.option("--num-scheduler-steps", type=click.IntRange(1), help="Decode steps between two looks at the queue.  [2]")
 @click.option("--max-queue", type=click.IntRange(1), help="Requests that may wait for a model; more get 429.  [256]")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, help="A name of this service, beside localhost.")
+@click.option("--cors-origin", "cors_origins", multiple=True, help="Web pages that may use it: https://my.app; *: all.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
 def serve(only: tuple[str, ...], **options: Any) -> None:
     """Answer OpenAI clients on 8082 (standard) and 8083 (streaming) until Ctrl-C.
@@ -60,7 +68,7 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
     also be set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets
     answers that have begun go on for a few seconds, a second one ends them.
     """
-    settings = Settings.load(options)
+    settings = Settings.load({k: v for k, v in options.items() if v != ()})
     _log_to_stderr(settings.log_level)
     asyncio.run(_serve(settings, _kinds(only)))
 
@@ -77,10 +85,13 @@ async def _serve(settings: Settings, kinds: list[Kind]) -> None:
     # Here, so that --help and a mistake in an option do not wait for them.
     from axion_llm.models.registry import load_registry
     from axion_llm.pool.pool import Pool
+    from axion_llm.security.keyring import KeyRing
     from axion_llm.servers.run import serve as run
 
     pool = Pool(load_registry(settings), settings)
     announce = _Announcer(pool)
+    if not settings.is_loopback and not KeyRing(settings).is_asking:
+        log.warning(OPEN_TO_ALL, settings.host)
     await run(pool, settings, kinds, on_listening=announce.listening, on_ready=announce.ready)
     announce.stopped()
 

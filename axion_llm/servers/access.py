@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 log = logging.getLogger("axion_llm.access")
@@ -35,9 +36,18 @@ class Record:
     cached: int = 0
     first_token: float | None = None
     finish: str | None = None
+    key: str | None = None  # the name of the API key
+    charge: Callable[[int], None] | None = None  # tokens, to the key's limit
+
+    def count_prompt(self, num_tokens: int) -> None:
+        self.tokens_in += num_tokens
+        if self.charge:
+            self.charge(num_tokens)
 
     def count_output(self, num_tokens: int) -> None:
         self.tokens_out += num_tokens
+        if self.charge:
+            self.charge(num_tokens)
         if self.first_token is None and num_tokens:
             self.first_token = time.perf_counter()
 
@@ -48,6 +58,8 @@ class Record:
 
     def line(self, now: float) -> str:
         parts = [f"{self.method} {_printable(self.path)} {self.status or '-'}", f"port={self.port}"]
+        if self.key is not None:
+            parts.append(f"key={self.key}")
         if self.model is not None:
             parts += [f"model={_printable(self.model)}", *self._tokens(now)]
         if self.finish is not None:

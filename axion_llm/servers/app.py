@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -21,6 +22,7 @@ from axion_llm.servers import metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.drain import Drain
+from axion_llm.servers.guard import Gate, Guard, cors_options, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
@@ -28,12 +30,17 @@ from axion_llm.servers.service import Service
 PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE)}
 
 
-def create_app(pool: ModelPool, settings: Settings, *, kind: Kind, drain: Drain | None = None) -> FastAPI:
-    """`drain` is one for all ports of a process; without one the port has its own."""
+def create_app(
+    pool: ModelPool, settings: Settings, *, kind: Kind, drain: Drain | None = None, gate: Gate | None = None
+) -> FastAPI:
+    """`drain` and `gate` are one for all ports of a process; without them the port has its own."""
     profile = PROFILES[kind]
     service = Service(pool, settings, profile, drain or Drain())
     app = FastAPI(title="axion-llm", version=__version__, openapi_url=None, redirect_slashes=False)
-    app.add_middleware(RequestScope, port=kind)
+    app.add_middleware(Guard, gate=gate or Gate(settings))
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+    app.add_middleware(RequestScope, port=kind)  # the last added is the outermost
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     _add_routes(app, Endpoints(service))
@@ -46,7 +53,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
     app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], **options)
     app.add_api_route("/v1/models", endpoints.models, methods=["GET"], **options)
     app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
-    app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], **options)
+    app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], dependencies=[require("metrics")], **options)
     app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
     app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
 

@@ -167,7 +167,7 @@ class Exchange:
 
     def _count_prompt(self, index: int, *, read: int = 0, cached: int = 0) -> None:
         if index % self._choices_per_prompt == 0:  # a prompt counts once, however many choices continue it
-            self._record.tokens_in += read
+            self._record.count_prompt(read)
             self._record.cached += cached
 
     async def _watch(self, receive: Receive) -> None:

@@ -23,6 +23,7 @@ from axion_llm.config import Settings
 from axion_llm.pool.interface import ModelPool
 from axion_llm.servers.app import PROFILES, create_app
 from axion_llm.servers.drain import Drain
+from axion_llm.servers.guard import Gate
 from axion_llm.servers.listen import BACKLOG, listen_all, url
 from axion_llm.servers.profile import Kind
 from axion_llm.servers.protocol import HttpProtocol
@@ -91,8 +92,8 @@ async def serve(
     """Runs until a signal, or `stop`. Raises ConfigError for a port that cannot be had, before any load."""
     stop = stop or Stop()
     sockets = listen_all(settings, [PROFILES[kind] for kind in kinds])
-    drain = Drain()
-    servers = [_Server(create_app(pool, settings, kind=kind, drain=drain), settings) for kind in kinds]
+    drain, gate = Drain(), Gate(settings)
+    servers = [_Server(create_app(pool, settings, kind=kind, drain=drain, gate=gate), settings) for kind in kinds]
     with _signals(stop):
         on_listening({kind: url(sock) for kind, sock in zip(kinds, sockets, strict=True)})
         running = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]

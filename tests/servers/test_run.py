@@ -169,7 +169,7 @@ def _can_connect(url: str) -> bool:
 def test_a_client_that_does_not_read_does_not_stop_the_stop(fresh: LiveServer) -> None:
     fresh.pool.script = Script(pieces=["x" * 10_000] * 2000, wait=False)
     content = json.dumps(BODY).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     port = int(fresh.urls["standard"].rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content)

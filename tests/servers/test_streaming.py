@@ -28,7 +28,7 @@ def data(text: str) -> list[str]:
 @contextmanager
 def raw_post(url: str, body: dict[str, Any]) -> Iterator[socket.socket]:
     content = json.dumps(body).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += f"content-length: {len(content)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5) as sock:
         sock.sendall(head.encode() + content)
@@ -119,7 +119,7 @@ def test_a_client_that_leaves_while_the_model_loads(url: str, pool: FakePool) ->
 
 def test_a_client_that_leaves_in_the_middle_of_its_body(url: str, pool: FakePool) -> None:
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n")
         sock.sendall(b"content-length: 500\r\n\r\n{")
     assert httpx.get(f"{url}/health").status_code == 200
 
