@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, RopeScalingType
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, PoolingType, RopeScalingType
 from gguf.quants import quantize
 
-Arch = Literal["phi3", "llama", "qwen2", "gemma3", "command-r"]
-ARCHITECTURES: tuple[Arch, ...] = get_args(Arch)
+Generative = Literal["phi3", "llama", "qwen2", "gemma3", "command-r"]
+Arch = Literal[Generative, "bert"]
+Pooling = Literal["mean", "cls", "last"]
+ARCHITECTURES: tuple[Generative, ...] = get_args(Generative)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -58,6 +60,7 @@ DEFAULT_SHAPES = {
     "qwen2": Shape(),
     "gemma3": Shape(n_layer=6),  # the sixth layer is the first that attends to everything
     "command-r": Shape(n_head=4, n_head_kv=2),
+    "bert": Shape(n_head_kv=2, n_ctx=512),
 }
 
 _DEFAULT_NAMES = {"phi3": "tiny phi-4"}  # llama.cpp looks for Phi-3's own tokens when it reads phi3 in the name
@@ -79,9 +82,12 @@ def write_tiny_gguf(
     weight_type: GGMLQuantizationType = GGMLQuantizationType.Q8_0,
     chat_template: str | None = CHAT_TEMPLATE,
     name: str | None = None,
+    pooling: Pooling = "mean",
     **sizes: int,
 ) -> Path:
     """Write one model to `path` and return it; the same arguments give the same bytes. 8 to 15 MB, 0.4 s.
+
+    bert only embeds, with the given `pooling`; the others generate.
 
     `sizes` change single fields of the architecture's Shape (n_layer=4); all matrices are of `weight_type`.
     """
@@ -90,6 +96,8 @@ def write_tiny_gguf(
     writer.add_name(name or _DEFAULT_NAMES.get(arch, f"tiny {arch}"))
     _add_sizes(writer, shape)
     _ARCHITECTURES[arch].add_metadata(writer, shape)
+    if arch == "bert":
+        writer.add_pooling_type(PoolingType[pooling.upper()])
     _add_vocabulary(writer, chat_template)
     weights = _Weights(writer, shape, weight_type, np.random.default_rng(seed))
     _ARCHITECTURES[arch].add_weights(weights)
@@ -162,6 +170,12 @@ def _gemma3_metadata(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_sliding_window(shape.sliding_window)
 
 
+def _bert_metadata(writer: GGUFWriter, shape: Shape) -> None:
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_token_type_count(2)
+
+
 def _command_r_metadata(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_layer_norm_eps(1e-5)
     writer.add_logit_scale(_TIED_LOGIT_SCALE)
@@ -194,6 +208,15 @@ class _Weights:
 
     def norm(self, name: str, size: int | None = None) -> None:
         self.vector(f"{name}.weight", size or self.shape.n_embd)
+
+    def norm_with_bias(self, name: str) -> None:
+        self.norm(name)
+        self.vector(f"{name}.bias", self.shape.n_embd, mean=0.0)
+
+    def table(self, name: str, rows: int) -> None:
+        """Added to embeddings as it is, so never quantised."""
+        values = self.rng.standard_normal((rows, self.shape.n_embd), dtype=np.float32)
+        self.writer.add_tensor(f"{name}.weight", values * self.shape.n_embd**-0.5)
 
     def embeddings(self, *, tied: bool) -> None:
         """Small against what the layers add: else the likeliest next token were always the last one again."""
@@ -267,6 +290,21 @@ def _command_r_weights(w: _Weights) -> None:
         w.feed_forward(block)
 
 
+def _bert_weights(w: _Weights) -> None:
+    """Learned positions, a norm with bias behind each half of a block, nothing that makes logits."""
+    s = w.shape
+    w.matrix("token_embd", w.n_vocab, s.n_embd)
+    w.table("position_embd", s.n_ctx)
+    w.table("token_types", 2)
+    w.norm_with_bias("token_embd_norm")
+    for block in _blocks(s):
+        w.attention(block, bias=True)
+        w.norm_with_bias(f"{block}.attn_output_norm")
+        w.matrix(f"{block}.ffn_up", s.n_ff, s.n_embd)
+        w.matrix(f"{block}.ffn_down", s.n_embd, s.n_ff)
+        w.norm_with_bias(f"{block}.layer_output_norm")
+
+
 @dataclass(frozen=True)
 class _Architecture:
     add_metadata: Callable[[GGUFWriter, Shape], None]
@@ -279,4 +317,5 @@ _ARCHITECTURES: dict[str, _Architecture] = {
     "qwen2": _Architecture(_llama_metadata, functools.partial(_llama_weights, bias=True)),
     "gemma3": _Architecture(_gemma3_metadata, _gemma3_weights),
     "command-r": _Architecture(_command_r_metadata, _command_r_weights),
+    "bert": _Architecture(_bert_metadata, _bert_weights),
 }

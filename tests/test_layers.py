@@ -18,7 +18,7 @@ ALLOWED = {
     "worker.messages": set(),
     "models": LEAVES | {"models"},
     "engine": LEAVES | {"native", "engine"},
-    "worker.process": LEAVES | {"engine", "worker.pulse"},
+    "worker.process": LEAVES | {"engine", "worker.pulse", "worker.side_jobs"},
     "worker": LEAVES | {"worker", "pool.interface"},
     "pool": LEAVES | {"models", "worker", "pool"},
     "api": LEAVES | {"models.spec", "pool.interface", "api"},

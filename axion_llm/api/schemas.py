@@ -30,11 +30,11 @@ MAX_BIASES = 4096
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 
-def _invalid(message: str) -> PydanticCustomError:
+def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
-def _unsupported(message: str) -> PydanticCustomError:
+def unsupported(message: str) -> PydanticCustomError:
     return PydanticCustomError("unsupported_value", "{message}", {"message": message})
 
 
@@ -47,7 +47,7 @@ def _only(*allowed: Any) -> AfterValidator:
         if value is None or any(_same(value, other) for other in allowed):
             return value
         choices = ", ".join(repr(a) for a in allowed if a not in ([], {})) or "leave it out"
-        raise _unsupported(f"this value is not supported by this server (supported: {choices})")
+        raise unsupported(f"this value is not supported by this server (supported: {choices})")
 
     return AfterValidator(check)
 
@@ -61,11 +61,11 @@ def _join_text_parts(value: Any) -> Any:
 
 def _part_text(i: int, part: Any) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        raise _invalid(f"part {i} must be an object with a type")
+        raise invalid(f"part {i} must be an object with a type")
     if part["type"] != "text":
-        raise _unsupported(f"part {i} has type {part['type'][:40]!r}; this server takes 'text' only")
+        raise unsupported(f"part {i} has type {part['type'][:40]!r}; this server takes 'text' only")
     if not isinstance(part.get("text"), str):
-        raise _invalid(f"part {i} must have a string as its text")
+        raise invalid(f"part {i} must have a string as its text")
     return str(part["text"])
 
 
@@ -85,29 +85,30 @@ def _prompts(value: Any) -> list[str | list[int]]:
             return [value]
         if all(isinstance(p, str) for p in value) or all(p and _is_tokens(p) for p in value):
             return value
-    raise _invalid("must be a string, an array of strings, of token ids or of arrays of them; none empty")
+    raise invalid("must be a string, an array of strings, of token ids or of arrays of them; none empty")
 
 
 def _bias_by_id(value: Any) -> dict[int, float]:
     if not isinstance(value, dict):
-        raise _invalid("must be an object of token ids (as strings) and biases")
+        raise invalid("must be an object of token ids (as strings) and biases")
     if len(value) > MAX_BIASES:
-        raise _invalid(f"must not have more than {MAX_BIASES} entries")
+        raise invalid(f"must not have more than {MAX_BIASES} entries")
     return {_token_id(key): _one_bias(key, bias) for key, bias in value.items()}
 
 
 def _token_id(key: str) -> int:
     if not _TOKEN_ID.fullmatch(key) or int(key) > MAX_TOKEN_ID:
-        raise _invalid(f"the key {key[:32]!r} is not a token id")
+        raise invalid(f"the key {key[:32]!r} is not a token id")
     return int(key)
 
 
 def _one_bias(key: str, bias: Any) -> float:
     if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
-        raise _invalid(f"the bias of {key} must be a number from -100 to 100")
+        raise invalid(f"the bias of {key} must be a number from -100 to 100")
     return float(bias)
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -125,16 +126,16 @@ Prompts = Annotated[
 Text = Annotated[str, BeforeValidator(_join_text_parts, json_schema_input_type=str | list[dict[str, Any]])]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: Annotated[Any, _only(False)] = None
 
 
-class Message(_Strict):
+class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | None = None
     name: str | None = None
@@ -150,10 +151,10 @@ class Message(_Strict):
         return self
 
 
-class Generation(_Strict):
+class Generation(Strict):
     """What chat and text completions have in common. None: the model's default, see ModelSpec.sampling."""
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName
     stream: bool | None = None  # None: the port's default
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None

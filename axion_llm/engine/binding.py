@@ -27,7 +27,9 @@ KV_BYTES_PER_VALUE = {
     "q4_1": 20 / 32,
     "q4_0": 18 / 32,
 }
-_GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+
+_POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 MAX_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 CACHE_SEQ_IDS = 48  # at least, for what the prefix cache keeps beside the running sequences
@@ -107,10 +109,13 @@ class LlamaModel:
 
     def __init__(self, load: Load, num_threads: int, on_progress: Callable[[float], bool] = lambda _: True) -> None:
         self.load = load
+        self.num_threads = num_threads
         self._model: Any = None
         self.ctx: Any = None
+        self.contexts: list[Any] = []  # others on the same weights, to be closed with it
         self._open_model(load, on_progress)
         self.vocab = lib.llama_model_get_vocab(self._model)
+        self.n_embd: int = lib.llama_model_n_embd(self._model)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         # A recurrent state is that of the last position only: it cannot be cut off or shared in the middle.
@@ -122,6 +127,9 @@ class LlamaModel:
         self.num_seq_ids: int = lib.llama_n_seq_max(self.ctx)
         self.n_batch: int = lib.llama_n_batch(self.ctx)
         self._memory = lib.llama_get_memory(self.ctx)
+        # Every token sees those behind it too: such a model can embed, and not generate.
+        self.is_encoder = not self._memory or self._meta_of_arch("attention.causal") == "false"
+        self.pooling = _POOLING.get(int(self._meta_of_arch("pooling_type") or 0), "mean")
         self._pieces: dict[int, bytes] = {}
 
     def _open_model(self, load: Load, on_progress: Callable[[float], bool]) -> None:
@@ -140,7 +148,7 @@ class LlamaModel:
         spare = max(load.n_seq_max, CACHE_SEQ_IDS) if self.has_positions else 0
         params.n_seq_max = min(load.n_seq_max + spare, MAX_SEQ_IDS)
         params.n_threads = params.n_threads_batch = num_threads
-        params.type_k = params.type_v = _GGML_TYPE[load.kv_type]
+        params.type_k = params.type_v = GGML_TYPE[load.kv_type]
         params.flash_attn_type = int(load.flash_attention)
         params.kv_unified = True
         params.no_perf = False  # graph reuse is counted there
@@ -153,13 +161,23 @@ class LlamaModel:
             )
 
     def close(self) -> None:
-        if self.ctx:
-            lib.llama_free(self.ctx)
+        for ctx in [*self.contexts, self.ctx]:
+            if ctx:
+                lib.llama_free(ctx)
+        self.contexts = []
         if self._model:
             lib.llama_model_free(self._model)
         self.ctx = self._model = None
 
     # ---- what the model is
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's model, to make another context on it; that one goes into `contexts`."""
+        return self._model
+
+    def _meta_of_arch(self, key: str) -> str | None:
+        return self.meta(f"{self.meta('general.architecture')}.{key}")
 
     def meta(self, key: str) -> str | None:
         buffer = ctypes.create_string_buffer(256)
@@ -173,6 +191,7 @@ class LlamaModel:
         template = lib.llama_model_chat_template(self._model, None)
         return {
             "n_vocab": self.n_vocab,
+            "n_embd": self.n_embd,
             "n_params": lib.llama_model_n_params(self._model),
             "size_bytes": lib.llama_model_size(self._model),
             "architecture": self.meta("general.architecture") or "unknown",
@@ -216,6 +235,17 @@ class LlamaModel:
             size = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
             piece = self._pieces[token] = buffer.raw[: max(size, 0)]
         return piece
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, control tokens as they are written."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        size = max(64, 8 * len(tokens))
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, size, False, True)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            size = -count
 
     def is_end(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
@@ -263,7 +293,9 @@ class LlamaModel:
         return int(lib.llama_memory_seq_pos_max(self._memory, seq_id))
 
     def set_threads(self, num_threads: int) -> None:
-        lib.llama_set_n_threads(self.ctx, num_threads, num_threads)
+        self.num_threads = num_threads
+        for ctx in [self.ctx, *self.contexts]:
+            lib.llama_set_n_threads(ctx, num_threads, num_threads)
 
     def num_nodes_done(self) -> int:
         """Grows while a decode goes on, also when read from another thread. Without our kernels: CPU time instead."""

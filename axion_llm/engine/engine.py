@@ -10,6 +10,7 @@ from itertools import accumulate
 from axion_llm.engine.binding import Batch, LlamaModel, Logits
 from axion_llm.engine.counters import Counters
 from axion_llm.engine.drafting import Drafter
+from axion_llm.engine.embedder import Embedder
 from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
 from axion_llm.engine.prefix_cache import PrefixCache
 from axion_llm.engine.queue_limit import QueueLimit
@@ -17,9 +18,11 @@ from axion_llm.engine.sampler import Sampler, token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
 from axion_llm.engine.sequence import Sequence, Status
 from axion_llm.engine.text import TextStream
+from axion_llm.engine.vocabulary import Vocabulary
 from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError
 from axion_llm.worker.messages import (
     Accepted,
+    Embedded,
     EngineStats,
     Event,
     Failed,
@@ -56,6 +59,8 @@ class Engine:
         )
         self.max_request_tokens = min(model.n_ctx, model.n_ctx_train)
         self.queue = QueueLimit(self.scheduler, load.max_waiting, load.max_waiting_tokens or 8 * model.n_ctx)
+        self.embedder = Embedder(model)
+        self.vocabulary = Vocabulary(model)
         self._speculation = load.speculation
         self._batch = Batch(model.n_batch)
         self._sequences: dict[str, Sequence] = {}
@@ -64,6 +69,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Run the shapes that requests will: the weights come into memory, and the pacing knows this machine."""
+        if self.model.is_encoder:
+            return
         tokens = [0] * CHUNK_SIZES[0]
         for count in (1, 1, len(tokens)):
             self._batch.clear()
@@ -78,6 +85,8 @@ class Engine:
 
     def tokenize(self, request: Generate) -> list[int]:
         """The prompt's tokens; BadRequest for ids that the vocabulary does not have. Safe beside a running step."""
+        if self.model.is_encoder:
+            raise BadRequest("model: this one only embeds texts; use /v1/embeddings", param="model")
         if isinstance(request.prompt, list):
             wrong = next((t for t in request.prompt if not 0 <= t < self.model.n_vocab), None)
             if wrong is not None:
@@ -123,16 +132,22 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or self.embedder.has_work
 
     # ---- the step
 
     def step(self) -> list[Event]:
         """One step for all sequences; the events to send."""
+        if not self.scheduler.has_work:
+            return []
         started = time.perf_counter()
         events = self._run(self.scheduler.schedule(time.monotonic()))
         self.counters.count_step(time.perf_counter() - started)
         return events
+
+    def step_embeddings(self) -> list[Embedded | Failed]:
+        """Between two steps, as much as keeps the streams flowing; alone, as much as a batch takes."""
+        return self.embedder.step(is_alone=not self.scheduler.has_work) if self.embedder.has_work else []
 
     def _run(self, step: Step) -> list[Event]:
         """Compute the step: what it gives, or, when it cannot be computed, how the sequences concerned end."""

@@ -9,7 +9,18 @@ from typing import Literal, Protocol
 
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool.ledger import Account
-from axion_llm.worker.messages import EngineStats, Event, Generate, Loaded
+from axion_llm.worker.messages import (
+    Detokenize,
+    Detokenized,
+    Embed,
+    Embedded,
+    EngineStats,
+    Event,
+    Generate,
+    Loaded,
+    Tokenize,
+    Tokenized,
+)
 
 ModelState = Literal["missing", "available", "loading", "ready", "failed"]
 """missing: its file is not on this machine; available: can be loaded; failed: the last load did not succeed."""
@@ -27,6 +38,18 @@ class RunningModel(Protocol):
         Closing the generator before its end cancels the request.
         """
         ...
+
+    async def embed(self, request: Embed) -> Embedded:
+        """A vector of length one for each input, in order; cancelling the call cancels the work.
+
+        Raises ContextLengthExceeded for an input beyond `info.n_embedding_tokens`, BadRequest from a model without
+        embeddings.
+        """
+        ...
+
+    async def tokenize(self, request: Tokenize) -> Tokenized: ...
+
+    async def detokenize(self, request: Detokenize) -> Detokenized: ...
 
     async def stats(self) -> EngineStats: ...
 

@@ -26,6 +26,7 @@ from axion_llm.servers.guard import Gate, Guard, cors_options, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
+from axion_llm.servers.texts import TextEndpoints
 
 PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE)}
 
@@ -43,14 +44,17 @@ def create_app(
     app.add_middleware(RequestScope, port=kind)  # the last added is the outermost
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
-    _add_routes(app, Endpoints(service))
+    _add_routes(app, Endpoints(service), TextEndpoints(service))
     return app
 
 
-def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
+def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> None:
     options: dict[str, Any] = {"response_model": None}
     app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"], **options)
     app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], **options)
+    app.add_api_route("/v1/embeddings", texts.embed, methods=["POST"], **options)
+    app.add_api_route("/tokenize", texts.tokenize, methods=["POST"], **options)
+    app.add_api_route("/detokenize", texts.detokenize, methods=["POST"], **options)
     app.add_api_route("/v1/models", endpoints.models, methods=["GET"], **options)
     app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], dependencies=[require("metrics")], **options)

@@ -23,6 +23,10 @@ from axion_llm.errors import AxionError, EngineError, ModelLoadError, ShuttingDo
 from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit
 from axion_llm.worker.link import Link
 from axion_llm.worker.messages import (
+    Detokenize,
+    Detokenized,
+    Embed,
+    Embedded,
     EngineStats,
     Event,
     Failed,
@@ -31,8 +35,12 @@ from axion_llm.worker.messages import (
     Load,
     Loaded,
     Ping,
+    Question,
+    Reply,
     SetCores,
     Shutdown,
+    Tokenize,
+    Tokenized,
 )
 
 State = Literal["starting", "loading", "ready", "stopping", "dead"]
@@ -137,11 +145,39 @@ class WorkerClient:
                 event = await stream.get()
                 if isinstance(event, Failed):
                     raise from_wire(event.code, event.message, event.param, event.retry_after_seconds)
+                assert not isinstance(event, Reply)
                 yield event
                 if isinstance(event, Finished):
                     return
         finally:
             link.close_stream(request.request_id)
+
+    async def embed(self, request: Embed) -> Embedded:
+        """See `RunningModel.embed`."""
+        reply = await self._ask(request)
+        assert isinstance(reply, Embedded)
+        return reply
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        reply = await self._ask(request)
+        assert isinstance(reply, Tokenized)
+        return reply
+
+    async def detokenize(self, request: Detokenize) -> Detokenized:
+        reply = await self._ask(request)
+        assert isinstance(reply, Detokenized)
+        return reply
+
+    async def _ask(self, request: Question) -> object:
+        link = self._usable("ready")
+        stream = link.open(request)
+        try:
+            reply = await stream.get()
+        finally:
+            link.close_stream(request.request_id)
+        if isinstance(reply, Failed):
+            raise from_wire(reply.code, reply.message, reply.param, reply.retry_after_seconds)
+        return reply
 
     def set_cores(self, num_threads: int, cpus: Sequence[int] = ()) -> None:
         """From the next step on compute with so many threads, on these CPUs only (none given: on any)."""

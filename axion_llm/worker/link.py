@@ -13,18 +13,24 @@ import zmq.asyncio
 
 from axion_llm.errors import AxionError, EngineError, from_wire
 from axion_llm.worker.messages import (
+    Accepted,
     Batch,
     Cancel,
+    Detokenized,
+    Embedded,
     Event,
     Failed,
-    Finished,
     FromWorker,
     Generate,
     Hello,
     Loaded,
     LoadFailed,
     LoadProgress,
+    Piece,
     Pong,
+    Question,
+    Reply,
+    Tokenized,
     ToWorker,
     decode_from_worker,
     encode,
@@ -42,17 +48,17 @@ class Stream:
     __slots__ = ("events", "has_ended", "is_cancelled", "read_at")
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events: asyncio.Queue[Event | Reply] = asyncio.Queue()
         self.has_ended = False  # its last event is in the queue
         self.is_cancelled = False
         self.read_at = time.monotonic()
 
-    def put(self, event: Event) -> None:
-        if type(event) is Finished or type(event) is Failed:
+    def put(self, event: Event | Reply) -> None:
+        if type(event) is not Piece and type(event) is not Accepted:
             self.has_ended = True
         self.events.put_nowait(event)
 
-    async def get(self) -> Event:
+    async def get(self) -> Event | Reply:
         event = await self.events.get()
         self.read_at = time.monotonic()
         return event
@@ -103,6 +109,8 @@ class Link:
             case Batch(events=events):
                 for event in events:
                     self._deliver(event)
+            case Embedded() | Tokenized() | Detokenized():
+                self._deliver(message)
             case Pong(nonce=nonce, stats=stats):
                 self._reply(nonce, stats)
             case LoadProgress(fraction=fraction):
@@ -139,7 +147,7 @@ class Link:
 
     # ---- requests
 
-    def open(self, request: Generate) -> Stream:
+    def open(self, request: Generate | Question) -> Stream:
         if request.request_id in self._streams:
             raise EngineError(f"{self.name}: request id {request.request_id!r} is in use")
         stream = self._streams[request.request_id] = Stream()
@@ -150,7 +158,7 @@ class Link:
         if not self._streams.pop(request_id).has_ended:
             self.send(Cancel(request_id))
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: Event | Reply) -> None:
         stream = self._streams.get(event.request_id)
         if stream is None:  # closed by its consumer; the Cancel is on its way
             return

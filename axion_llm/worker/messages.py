@@ -1,11 +1,12 @@
 """The only contract between the server process and a worker process: small frozen structs, msgpack on the wire.
 
 Direction and order
-    parent -> worker   Load once; then Generate, Cancel, SetCores, Ping in any order; Shutdown last
-    worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch and Pong
+    parent -> worker   Load once; then requests, Cancel, SetCores, Ping in any order; Shutdown last
+    worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch, replies and Pong
 
 A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece;
-then exactly one Finished or Failed. Nothing after that.
+then exactly one Finished or Failed. Nothing after that. Embed, Tokenize and Detokenize have one reply: Embedded,
+Tokenized, Detokenized, or Failed in a Batch.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Load(Message, frozen=True):
     speculation: Speculation = "off"  # for requests that do not say
     max_waiting: int = 256  # requests; beyond them new ones are refused
     max_waiting_tokens: int = 0  # of their prompts; 0: eight times the KV cache
+    embedding_ctx: int = 2048  # tokens of an input that is embedded, and of the cache for that
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -73,6 +75,25 @@ class Generate(Message, frozen=True):
     top_logprobs: int | None = None  # None: no logprobs; 0: only the chosen token's
     ignore_eos: bool = False
     speculation: Speculation | None = None  # None: as the model's default
+
+
+class Embed(Message, frozen=True):
+    """One vector for each input."""
+
+    request_id: str
+    inputs: list[str | list[int]]
+
+
+class Tokenize(Message, frozen=True):
+    request_id: str
+    content: str
+    add_special: bool = False  # BOS and EOS where the model wants them
+    parse_special: bool = True
+
+
+class Detokenize(Message, frozen=True):
+    request_id: str
+    tokens: list[int]
 
 
 class Cancel(Message, frozen=True):
@@ -122,6 +143,8 @@ class Loaded(Message, frozen=True):
     bos_token: str
     eos_token: str
     load_seconds: float
+    n_embd: int = 0  # of an embedding
+    n_embedding_tokens: int = 0  # of one input; 0: the model gives no embeddings
 
 
 class LoadFailed(Message, frozen=True):
@@ -177,6 +200,28 @@ class Failed(Message, frozen=True):
 Event = Accepted | Piece | Finished | Failed
 
 
+class Embedded(Message, frozen=True):
+    """Vectors of length one, each the bytes of n_embd little-endian 32-bit floats, in the order of the inputs."""
+
+    request_id: str
+    vectors: list[bytes]
+    prompt_tokens: int
+
+
+class Tokenized(Message, frozen=True):
+    request_id: str
+    tokens: list[int]
+    pieces: list[bytes]
+
+
+class Detokenized(Message, frozen=True):
+    request_id: str
+    content: str
+
+
+Reply = Embedded | Tokenized | Detokenized
+
+
 class Batch(Message, frozen=True):
     """All events of one engine step: one message a step, however many sequences run."""
 
@@ -213,8 +258,9 @@ class Pong(Message, frozen=True):
     stats: EngineStats
 
 
-ToWorker = Load | Generate | Cancel | SetCores | Ping | Shutdown
-FromWorker = Hello | LoadProgress | Loaded | LoadFailed | Batch | Pong
+Question = Embed | Tokenize | Detokenize
+ToWorker = Load | Generate | Question | Cancel | SetCores | Ping | Shutdown
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | Batch | Reply | Pong
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import zmq
 from axion_llm.errors import AxionError, EngineError, Overloaded, ShuttingDown
 from axion_llm.worker import messages as m
 from axion_llm.worker.pulse import beat
+from axion_llm.worker.side_jobs import SideJobs
 
 if TYPE_CHECKING:
     from axion_llm.engine.engine import Engine
@@ -54,6 +56,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(max_workers=1)
         self._tokenizing: deque[tuple[m.Generate, Future[list[int]]]] = deque()
         self._cancelled_early: set[str] = set()
+        self._side_jobs = SideJobs(self._threads, self._fail)
         self._engine: Engine | None = None
         self._loop_seconds = 0.0
         self._all_cpus = os.sched_getaffinity(0)
@@ -81,10 +84,13 @@ class Worker:
         if timeout_ms:
             started = time.perf_counter()  # waiting for work is not work
         self._admit_tokenized()
+        self._side_jobs.collect()
         if self._engine and self._engine.has_work:
             events = self._engine.step()
             if events:
                 self._send(m.Batch(events))
+            for reply in self._engine.step_embeddings():
+                self._send(m.Batch([reply]) if isinstance(reply, m.Failed) else reply)
             self._loop_seconds += time.perf_counter() - started
 
     def _num_done(self) -> int:
@@ -101,7 +107,7 @@ class Worker:
     def _poll_ms(self) -> int:
         if self._engine and self._engine.has_work:
             return 0
-        return 1 if self._tokenizing else IDLE_POLL_MS
+        return 1 if self._tokenizing or self._side_jobs.num_running else IDLE_POLL_MS
 
     def _receive(self, timeout_ms: int) -> None:
         if not self._socket.poll(timeout_ms):
@@ -119,6 +125,8 @@ class Worker:
         match message:
             case m.Generate():
                 self._generate(message)
+            case m.Embed() | m.Tokenize() | m.Detokenize():
+                self._answer(message)
             case m.Cancel(request_id):
                 self._cancel(request_id)
             case m.SetCores(num_threads, cpus):
@@ -169,10 +177,29 @@ class Worker:
             self._reject(request, e)
 
     def _reject(self, request: m.Generate, error: AxionError) -> None:
+        self._fail(request.request_id, error)
+
+    def _fail(self, request_id: str, error: AxionError) -> None:
         retry = error.retry_after_seconds if isinstance(error, Overloaded) else None
-        self._send(m.Batch([m.Failed(request.request_id, error.code, error.message, error.param, retry)]))
+        self._send(m.Batch([m.Failed(request_id, error.code, error.message, error.param, retry)]))
+
+    def _answer(self, question: m.Question) -> None:
+        """Tokenising takes its time for a long text, and there may be thousands of texts: never between two steps."""
+        engine, jobs = self._engine, self._side_jobs
+        if engine is None:
+            return self._fail(question.request_id, EngineError("no model is loaded in this worker"))
+        match question:
+            case m.Embed(request_id):
+                tokenize = partial(engine.embedder.tokenize, question)
+                jobs.submit(request_id, tokenize, partial(engine.embedder.add, request_id))
+            case m.Tokenize(request_id):
+                jobs.submit(request_id, partial(engine.vocabulary.tokenize, question), self._send)
+            case m.Detokenize(request_id):
+                jobs.submit(request_id, partial(engine.vocabulary.detokenize, question), self._send)
 
     def _cancel(self, request_id: str) -> None:
+        if self._side_jobs.cancel(request_id) or (self._engine and self._engine.embedder.cancel(request_id)):
+            return
         finished = self._engine.cancel(request_id) if self._engine else None
         if finished:
             self._send(m.Batch([finished]))
@@ -217,6 +244,7 @@ class Worker:
                 n_seq_max=model.n_seq_max,
                 kv_bytes=model.kv_bytes(load.kv_type),
                 load_seconds=time.monotonic() - started,
+                n_embedding_tokens=self._engine.embedder.max_tokens,
                 **facts,
             )
         )

@@ -265,3 +265,31 @@ def test_a_worker_that_dies(own_service: ServeProcess) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as sdk:
         assert text_of(greedy(sdk))  # by a fresh one
     own_service.stop()
+
+
+def test_embeddings(sdk: openai.OpenAI) -> None:
+    texts = ["The cat sat on the mat.", "A cat is sitting on a rug.", "Stock markets fell sharply on Monday."]
+    first, second, other = (d.embedding for d in sdk.embeddings.create(model=MODEL, input=texts).data)
+    assert len(first) == 576
+    assert abs(sum(x * x for x in first) - 1) < 1e-5
+    assert sum(a * b for a, b in zip(first, second, strict=True)) > sum(
+        a * b for a, b in zip(first, other, strict=True)
+    )
+    assert sdk.embeddings.create(model=MODEL, input=texts[0]).data[0].embedding == first
+    short = sdk.embeddings.create(model=MODEL, input=texts[0], dimensions=64, encoding_format="float").data[0]
+    assert len(short.embedding) == 64 and abs(sum(x * x for x in short.embedding) - 1) < 1e-5
+    with pytest.raises(openai.BadRequestError) as too_long:
+        sdk.embeddings.create(model=MODEL, input=["fine", "word " * 5000])
+    assert (too_long.value.code, too_long.value.param) == ("context_length_exceeded", "input")
+
+
+def test_tokens_and_back(url: str) -> None:
+    body = {"model": MODEL, "content": "Hello <|im_end|> wörld"}
+    tokens = httpx.post(f"{url}/tokenize", json=body).json()["tokens"]
+    assert 2 in tokens
+    assert httpx.post(f"{url}/detokenize", json={"model": MODEL, "tokens": tokens}).json() == {
+        "content": body["content"]
+    }
+    assert 2 not in httpx.post(f"{url}/tokenize", json={**body, "parse_special": False}).json()["tokens"]
+    wrong = httpx.post(f"{url}/detokenize", json={"model": MODEL, "tokens": [10**6]})
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "tokens"

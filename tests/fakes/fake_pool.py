@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,10 @@ from axion_llm.pool.interface import ModelStatus, RunningModel
 from axion_llm.pool.ledger import Account
 from axion_llm.worker.messages import (
     Accepted,
+    Detokenize,
+    Detokenized,
+    Embed,
+    Embedded,
     EngineStats,
     Event,
     Finished,
@@ -20,6 +25,8 @@ from axion_llm.worker.messages import (
     Generate,
     Loaded,
     Piece,
+    Tokenize,
+    Tokenized,
     TokenLogprob,
 )
 
@@ -42,6 +49,8 @@ INFO = Loaded(
     bos_token="<s>",
     eos_token="</s>",
     load_seconds=0.0,
+    n_embd=4,
+    n_embedding_tokens=64,
 )
 
 
@@ -75,6 +84,7 @@ class FakePool:
     load_seconds: float = 0.0
     load_error: Exception | None = None
     requests: list[Generate] = field(default_factory=list)
+    questions: list[Embed | Tokenize] = field(default_factory=list)
     num_running: int = 0
     num_leases: int = 0
     num_cancelled: int = 0
@@ -143,6 +153,29 @@ class FakeModel:
 
     async def stats(self) -> EngineStats:
         return EngineStats()
+
+    async def embed(self, request: Embed) -> Embedded:
+        """Each vector points along the axis of its input's length."""
+        self._pool.questions.append(request)
+        self._pool.num_running += 1
+        try:
+            await _pause(self._pool.script, 0)
+            vectors = [struct.pack("<4f", *(float(len(i) % 4 == axis) for axis in range(4))) for i in request.inputs]
+            return Embedded(request.request_id, vectors, sum(map(len, request.inputs)))
+        except asyncio.CancelledError:
+            self._pool.num_cancelled += 1
+            raise
+        finally:
+            self._pool.num_running -= 1
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """A token for each byte."""
+        self._pool.questions.append(request)
+        data = request.content.encode()
+        return Tokenized(request.request_id, list(data), [bytes([byte]) for byte in data])
+
+    async def detokenize(self, request: Detokenize) -> Detokenized:
+        return Detokenized(request.request_id, bytes(request.tokens).decode("utf-8", "replace"))
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         pool, script = self._pool, self._pool.script
