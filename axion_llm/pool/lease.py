@@ -10,12 +10,30 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 
 from axion_llm.errors import ShuttingDown, WorkerDied
 from axion_llm.pool.slot import ModelWorker
-from axion_llm.worker.messages import Accepted, EngineStats, Event, Finished, Generate, Loaded, Piece, TokenLogprob
+from axion_llm.worker.messages import (
+    Accepted,
+    Detokenize,
+    Detokenized,
+    Embed,
+    Embedded,
+    EngineStats,
+    Event,
+    Finished,
+    Generate,
+    Loaded,
+    Piece,
+    Tokenize,
+    Tokenized,
+    TokenLogprob,
+)
+
+T = TypeVar("T")
 
 MAX_CRASHES = 2  # of workers under one request: it may be the request that kills them
 
@@ -67,6 +85,30 @@ class Lease:
             except ShuttingDown:  # it was unloaded under us, or the service stops: then there is no other
                 _log.info("%s: request %s waits for the model's next turn", self.name, request.request_id)
             sent.start_again()
+
+    async def embed(self, request: Embed) -> Embedded:
+        return await self._ask(request.request_id, lambda worker: worker.embed(request))
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        return await self._ask(request.request_id, lambda worker: worker.tokenize(request))
+
+    async def detokenize(self, request: Detokenize) -> Detokenized:
+        return await self._ask(request.request_id, lambda worker: worker.detokenize(request))
+
+    async def _ask(self, request_id: str, ask: Callable[[ModelWorker], Awaitable[T]]) -> T:
+        """A question has one reply, so the next process is simply asked again."""
+        num_crashes = 0
+        while True:
+            worker = self.worker if self.worker and self.worker.is_alive else await self.renew()
+            try:
+                return await ask(worker)
+            except WorkerDied as error:
+                num_crashes += 1
+                if num_crashes == MAX_CRASHES:
+                    raise
+                _log.warning("%s: request %s goes on with another process: %s", self.name, request_id, error)
+            except ShuttingDown:
+                _log.info("%s: request %s waits for the model's next turn", self.name, request_id)
 
     def _usable(self) -> ModelWorker:
         assert self.worker is not None
