@@ -19,10 +19,10 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def _entry(piece: bytes, logprob: float) -> dict[str, Any]:
+def _entry(piece: bytes, logprob: float | None) -> dict[str, Any]:
     return {
         "token": piece.decode("utf-8", "replace"),
-        "logprob": _finite(logprob),
+        "logprob": LOWEST if logprob is None else _finite(logprob),
         "bytes": list(piece),
     }
 
@@ -42,8 +42,8 @@ class TextLogprobs:
         tokens = list(tokens)
         return {
             "tokens": [_name(t.piece) for t in tokens],
-            "token_logprobs": [_finite(t.logprob) for t in tokens],
-            "top_logprobs": [{_name(p): _finite(logprob) for _, p, logprob in t.top} for t in tokens],
+            "token_logprobs": [None if t.logprob is None else _finite(t.logprob) for t in tokens],
+            "top_logprobs": [_top(t) for t in tokens],
             "text_offset": [self._next_offset(t.piece) for t in tokens],
         }
 
@@ -51,6 +51,12 @@ class TextLogprobs:
         offset = self._offset
         self._offset += len(self._decode(piece))
         return offset
+
+
+def _top(token: TokenLogprob) -> dict[str, float] | None:
+    if token.logprob is None:
+        return None
+    return {_name(piece): _finite(logprob) for _, piece, logprob in token.top}
 
 
 def _name(piece: bytes) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import structs
+
 from axion_llm.api.chat_template import chat_template
+from axion_llm.api.literal import Marks, control_words
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.errors import BadRequest
 from axion_llm.models.spec import ModelSpec
@@ -48,10 +51,6 @@ def _check_completion(request: CompletionRequest) -> None:
         raise BadRequest(f"n: prompts times n must not be above {MAX_CHOICES}", param="n")
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise BadRequest("best_of: not supported by this server; leave it out", param="best_of")
-    if request.echo and request.logprobs is not None:
-        raise BadRequest("logprobs: not supported together with echo", param="logprobs")
-    if request.echo and not all(isinstance(p, str) for p in request.prompt):
-        raise BadRequest("echo: not supported for prompts of token ids", param="echo")
 
 
 def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[Generate]:
@@ -60,9 +59,12 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
         message = f"model: {origin.spec.name!r} has no chat template; use /v1/completions"
         raise BadRequest(message, param="model")
     template = chat_template(source, info.bos_token, info.eos_token)
-    prompt = template.render([m.model_dump(exclude_none=True) for m in request.messages])
+    marks = Marks(control_words(tuple(info.control_tokens)))
+    messages = marks.put([m.model_dump(exclude_none=True) for m in request.messages])
+    prompt, literals = marks.take(template.render(messages))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    return _generates(request, [prompt], top_logprobs, origin, info)
+    generates = _generates(request, [prompt], top_logprobs, origin, info)
+    return [structs.replace(g, literals=literals) for g in generates] if literals else generates
 
 
 def completion_generates(request: CompletionRequest, origin: Origin, info: Loaded) -> list[Generate]:
@@ -94,6 +96,7 @@ def _generates(
             interactive=origin.is_interactive,
             top_logprobs=top_logprobs,
             ignore_eos=bool(request.ignore_eos),
+            echo=isinstance(request, CompletionRequest) and request.is_echoed_by_worker(prompt),
             speculation=request.speculation,
         )
         for p, prompt in enumerate(prompts)

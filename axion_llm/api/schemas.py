@@ -211,11 +211,16 @@ class ChatRequest(Generation):
 
 class CompletionRequest(Generation):
     prompt: Prompts
-    max_tokens: TokenCount | None = 16  # OpenAI's default; null: up to the end of the context
+    # OpenAI's default; null: up to the end of the context; 0: nothing but the prompt, with echo
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = 16
     echo: bool | None = None
     logprobs: TopLogprobs | None = None
     best_of: int | None = None
-    suffix: Annotated[Any, _only("")] = None
+    suffix: Annotated[Any, _only("")] = None  # none of these models is run with its infill tokens
+
+    def is_echoed_by_worker(self, prompt: str | list[int]) -> bool:
+        """Who echoes: a text alone is at hand here, tokens' text and log probabilities are not."""
+        return bool(self.echo) and (self.logprobs is not None or not isinstance(prompt, str))
 
     @property
     def max_new_tokens(self) -> int | None:

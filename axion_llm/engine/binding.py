@@ -205,6 +205,12 @@ class LlamaModel:
         """A token as the vocabulary writes it, control tokens too; empty for -1 (none)."""
         return lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
+    def control_texts(self) -> list[str]:
+        """What is a token of its own in a text that is parsed for control tokens, and only there."""
+        marked = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        ids = (t for t in range(self.n_vocab) if lib.llama_vocab_get_attr(self.vocab, t) & marked)
+        return [text for text in map(self.piece_text, ids) if text]
+
     def kv_bytes(self, kv_type: str) -> int:
         """Size of the KV cache: K and V of all layers for n_ctx tokens."""
         arch = self.meta("general.architecture")

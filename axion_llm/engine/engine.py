@@ -10,6 +10,7 @@ from itertools import accumulate
 from axion_llm.engine.binding import Batch, LlamaModel, Logits
 from axion_llm.engine.counters import Counters
 from axion_llm.engine.drafting import Drafter
+from axion_llm.engine.echo import PromptLogprobs, echo
 from axion_llm.engine.embedder import Embedder
 from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
 from axion_llm.engine.prefix_cache import PrefixCache
@@ -42,6 +43,7 @@ class _Output:
     text: TextStream
     num_unsent: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: PromptLogprobs = field(default_factory=PromptLogprobs)
 
 
 class Engine:
@@ -87,15 +89,7 @@ class Engine:
         """The prompt's tokens; BadRequest for ids that the vocabulary does not have. Safe beside a running step."""
         if self.model.is_encoder:
             raise BadRequest("model: this one only embeds texts; use /v1/embeddings", param="model")
-        if isinstance(request.prompt, list):
-            wrong = next((t for t in request.prompt if not 0 <= t < self.model.n_vocab), None)
-            if wrong is not None:
-                raise BadRequest(f"prompt: token {wrong} is not in 0..{self.model.n_vocab - 1}", param="prompt")
-            return list(request.prompt)
-        # A chat template that writes the BOS itself must not get a second one.
-        bos = self.model.piece_text(self.model.bos)
-        add_special = request.add_special and not (bos and request.prompt.startswith(bos))
-        return self.model.tokenize(request.prompt, add_special, request.parse_special)
+        return self.vocabulary.prompt_tokens(request)
 
     def add(self, request: Generate, tokens: list[int]) -> Accepted:
         """Queue a tokenised request; raises a RequestError when it can never run."""
@@ -192,7 +186,22 @@ class Engine:
         best: list[int] = logits.argmax(axis=1).tolist()
         ends = list(accumulate(s.num_outputs for s in done))  # before a drawn token makes a slice look unfinished
         for s, start, end in zip(done, [0, *ends], ends, strict=False):
-            yield from self._draw(s, logits[start:end], best[start:end])
+            if s.sequence.wants_prompt_logprobs:
+                output = self._outputs[s.sequence.request_id]
+                output.prompt_logprobs.add(self.model, s.sequence, s.start, logits[start:end])
+            if s.wants_logits:
+                start = end - 1 - len(s.draft)
+                yield from self._begin_answer(s.sequence)
+                if s.sequence.request_id in self._sequences:
+                    yield from self._draw(s, logits[start:end], best[start:end])
+
+    def _begin_answer(self, sequence: Sequence) -> Iterator[Event]:
+        """The prompt is computed: it comes first if it is wanted, and may be all that is wanted."""
+        if sequence.request.echo and not sequence.is_echoed:
+            sequence.is_echoed = True
+            yield echo(self.model, sequence, self._outputs[sequence.request_id].prompt_logprobs.take())
+        if sequence.max_total == sequence.num_prompt:
+            yield self._finish(sequence, "length")
 
     def _draw(self, s: Slice, logits: Logits, best: list[int]) -> Iterator[Event]:
         """The next token; where a guess was right, the one behind it too, and so on. `logits`: [num_outputs, n_vocab].

@@ -18,6 +18,7 @@ from axion_llm.engine.sequence import Sequence, Status
 
 OUTPUT_RESERVE = 128  # cells a request must find free for its output before it starts, if it may want that many
 EVICTED_PART = 16  # of the KV cache, at least, is given up by the prefix cache at a time
+LOGPROBS_CHUNK = 64  # tokens of a prompt whose logprobs are wanted: each takes a row of the whole vocabulary
 SHARED_PREFIX = 64  # tokens in common with a prompt that is being computed, for which it is worth to wait for it
 
 
@@ -40,6 +41,8 @@ class Slice:
 
     @property
     def num_outputs(self) -> int:
+        if self.sequence.wants_prompt_logprobs:
+            return self.count
         return 1 + len(self.draft) if self.wants_logits else 0
 
 
@@ -161,7 +164,7 @@ class Scheduler:
         for sequence in sorted(self.waiting, key=lambda s: self._rank(s, now)):
             if len(self.running) >= self._max_running:
                 return
-            if self._will_share_soon(sequence):
+            if not sequence.wants_prompt_logprobs and self._will_share_soon(sequence):
                 continue
             wanted = self._wanted(sequence)
             _, already_locked = self.cache.match(sequence.tokens)
@@ -176,7 +179,8 @@ class Scheduler:
             promised += wanted - sequence.num_computed
 
     def _start(self, sequence: Sequence, seq_id: int) -> None:
-        sequence.held, count = self.cache.lend(sequence.tokens, seq_id)
+        shareable = [] if sequence.wants_prompt_logprobs else sequence.tokens
+        sequence.held, count = self.cache.lend(shareable, seq_id)
         if sequence.first_scheduled is None:
             sequence.num_cached = min(count, sequence.num_prompt)
         sequence.seq_id, sequence.num_computed = seq_id, count
@@ -262,7 +266,8 @@ class Scheduler:
         slices: list[Slice] = []
         prefilling = [s for s in self.running if not s.is_decoding]
         for s in sorted(prefilling, key=lambda s: self._rank(s, now)):
-            count = min(s.num_to_compute, budget, free)
+            most = LOGPROBS_CHUNK if s.wants_prompt_logprobs else budget
+            count = min(s.num_to_compute, most, budget, free)
             if count <= 0:
                 break
             slices.append(Slice(s, s.num_computed, count))

@@ -31,6 +31,7 @@ class Sequence:
     seq_id: int = -1
     held: Node | None = None  # the part of the prefix cache that it shares, locked
     status: Status = Status.WAITING
+    is_echoed: bool = False  # the prompt was sent back, as far as the request wants that
     first_scheduled: float | None = None
     first_token: float | None = None
 
@@ -40,6 +41,11 @@ class Sequence:
     @property
     def request_id(self) -> str:
         return self.request.request_id
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Then all its prompt has to be computed, whatever the prefix cache has."""
+        return self.request.echo and self.request.top_logprobs is not None and not self.is_echoed
 
     @property
     def num_output(self) -> int:

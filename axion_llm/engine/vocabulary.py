@@ -1,15 +1,58 @@
-"""Text to tokens and back, for those who ask for nothing else. Safe beside a running step."""
+"""Text to tokens and back. Everything here is safe beside a running step."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
 from axion_llm.engine.binding import LlamaModel
 from axion_llm.errors import BadRequest
-from axion_llm.worker.messages import Detokenize, Detokenized, Tokenize, Tokenized
+from axion_llm.worker.messages import Detokenize, Detokenized, Generate, Tokenize, Tokenized
+
+Span = tuple[int, int]
 
 
 class Vocabulary:
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
+        self.control_texts = model.control_texts()
+        longest_first = sorted(self.control_texts, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    # ---- a prompt
+
+    def prompt_tokens(self, request: Generate) -> list[int]:
+        """The prompt's tokens; BadRequest for ids that the vocabulary does not have."""
+        model, prompt = self._model, request.prompt
+        if isinstance(prompt, list):
+            self._check(prompt, "prompt")
+            return list(prompt)
+        # A chat template that writes the BOS itself must not get a second one.
+        bos = model.piece_text(model.bos)
+        add_special = request.add_special and not (bos and prompt.startswith(bos))
+        if request.literals and request.parse_special:
+            return self._tokens_with_literals(prompt, request.literals, add_special)
+        return model.tokenize(prompt, add_special, request.parse_special)
+
+    def _tokens_with_literals(self, prompt: str, literals: list[int], add_special: bool) -> list[int]:
+        """As llama.cpp, which cuts a text at its control tokens and then tokenises what is between them."""
+        tokens = [t for t in self._model.tokenize("", True, False) if t == self._model.bos] if add_special else []
+        for (start, end), is_literal in fragments(len(prompt), self._controls(prompt, literals), literals):
+            tokens += self._model.tokenize(prompt[start:end], False, not is_literal)
+        return tokens
+
+    def _controls(self, prompt: str, literals: list[int]) -> list[Span]:
+        """Where control tokens are meant to be."""
+        found, at = [], 0
+        while match := self._control.search(prompt, at):
+            start, end = match.span()
+            is_real = bisect_right(literals, start) == bisect_left(literals, end)
+            found += [(start, end)] if is_real else []
+            at = end if is_real else start + 1
+        return found
+
+    # ---- for those who ask for nothing else
 
     def tokenize(self, request: Tokenize) -> Tokenized:
         tokens = self._model.tokenize(request.content, request.add_special, request.parse_special)
@@ -20,6 +63,24 @@ class Vocabulary:
         return self._model.piece(token) or self._model.piece_text(token).encode()
 
     def detokenize(self, request: Detokenize) -> Detokenized:
-        if any(not 0 <= token < self._model.n_vocab for token in request.tokens):
-            raise BadRequest(f"tokens: token ids of this model are 0 to {self._model.n_vocab - 1}", param="tokens")
+        self._check(request.tokens, "tokens")
         return Detokenized(request.request_id, self._model.detokenize(request.tokens))
+
+    def _check(self, tokens: list[int], param: str) -> None:
+        wrong = next((t for t in tokens if not 0 <= t < self._model.n_vocab), None)
+        if wrong is not None:
+            raise BadRequest(f"{param}: token {wrong} is not in 0..{self._model.n_vocab - 1}", param=param)
+
+
+def fragments(length: int, controls: list[Span], literals: list[int]) -> Iterator[tuple[Span, bool]]:
+    """A text cut around those stretches between control tokens that have a literal inside (True)."""
+    stretches = zip([0, *(end for _, end in controls)], [*(start for start, _ in controls), length], strict=True)
+    at = 0
+    for start, end in stretches:
+        if bisect_right(literals, end) > bisect_left(literals, start):
+            if at < start:
+                yield (at, start), False
+            yield (start, end), True
+            at = end
+    if at < length:
+        yield (at, length), False

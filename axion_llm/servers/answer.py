@@ -158,7 +158,9 @@ class CompletionAnswer(Answer):
 
     @property
     def echoes(self) -> list[str]:
-        return [str(p) if self._request.echo else "" for p in self._request.prompt for _ in range(self.n)]
+        request = self._request
+        texts = [str(p) if request.echo and not request.is_echoed_by_worker(p) else "" for p in request.prompt]
+        return [text for text in texts for _ in range(self.n)]
 
     def prepare(self, info: Loaded) -> list[Generate]:
         return completion_generates(self._request, self.origin(), info)

@@ -67,13 +67,17 @@ class Generate(Message, frozen=True):
     request_id: str
     prompt: str | list[int]
     sampling: Sampling
-    max_tokens: int | None = None  # None: up to the end of the context
+    # Characters of the prompt before which no control token may begin that ends behind them, in order: inside of what
+    # looks like one and is a user's text.
+    literals: list[int] = []
+    max_tokens: int | None = None  # None: up to the end of the context; 0: only read the prompt
     stop: list[str] = []
     parse_special: bool = True  # <|im_start|> and the like in the text are control tokens (chat prompts)
     add_special: bool = True  # add BOS where the model wants one and the text does not begin with it
     interactive: bool = False
     top_logprobs: int | None = None  # None: no logprobs; 0: only the chosen token's
     ignore_eos: bool = False
+    echo: bool = False  # the prompt comes as the first Piece, with logprobs of its own if there are any
     speculation: Speculation | None = None  # None: as the model's default
 
 
@@ -143,6 +147,7 @@ class Loaded(Message, frozen=True):
     bos_token: str
     eos_token: str
     load_seconds: float
+    control_tokens: list[str] = []  # their texts
     n_embd: int = 0  # of an embedding
     n_embedding_tokens: int = 0  # of one input; 0: the model gives no embeddings
 
@@ -155,7 +160,7 @@ class LoadFailed(Message, frozen=True):
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     token: int
     piece: bytes  # the token's own bytes, perhaps part of a character
-    logprob: float
+    logprob: float | None  # None: of an echoed prompt's first token
     top: list[tuple[int, bytes, float]] = []
 
 

@@ -244,6 +244,7 @@ class Worker:
                 n_seq_max=model.n_seq_max,
                 kv_bytes=model.kv_bytes(load.kv_type),
                 load_seconds=time.monotonic() - started,
+                control_tokens=self._engine.vocabulary.control_texts,
                 n_embedding_tokens=self._engine.embedder.max_tokens,
                 **facts,
             )

@@ -138,8 +138,6 @@ def test_ids_beyond_the_vocabulary() -> None:
         (chat(max_tokens=1, max_completion_tokens=2), True, "max_tokens"),
         (text(prompt=["a"] * 65, n=2), True, "n"),
         (text(best_of=2), True, "best_of"),
-        (text(echo=True, logprobs=1), True, "logprobs"),
-        (text(echo=True, prompt=[1]), True, "echo"),
     ],
 )
 def test_fields_that_do_not_go_together(request_: Any, is_streamed: bool, param: str) -> None:
