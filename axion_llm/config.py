@@ -74,6 +74,8 @@ class Settings:
     tokens_per_minute: int = 0  # of prompts and answers
     allowed_hosts: tuple[str, ...] = ()  # names of this service, beside localhost and addresses
     cors_origins: tuple[str, ...] = ()  # web pages of other origins that may use the service
+    tls_cert: Path | None = None  # PEM, with the chain; https instead of http
+    tls_key: Path | None = None  # PEM, without a passphrase
 
     @property
     def is_loopback(self) -> bool:
@@ -99,6 +101,8 @@ class Settings:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 or more", param=name)
         if self.hang_seconds < 1:
             raise ConfigError(f"hang_seconds = {self.hang_seconds}: must be 1 or more", param="hang_seconds")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls_cert and tls_key: give both or neither", param="tls_cert")
         if self.max_loaded < 1:
             raise ConfigError(f"max_loaded = {self.max_loaded}: at least one model must fit", param="max_loaded")
 

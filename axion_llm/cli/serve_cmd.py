@@ -27,6 +27,7 @@ OPEN_TO_ALL = (
     "host %s without API keys: everybody who reaches this machine may use the models; "
     "make a key with: axion-llm keys new NAME"
 )
+FILE = click.Path(path_type=Path, dir_okay=False)
 PORT = click.IntRange(0, 65535)
 
 
@@ -50,6 +51,8 @@ PORT = click.IntRange(0, 65535)
 @click.option("--max-queue", type=click.IntRange(1), help="Requests that may wait for a model; more get 429.  [256]")
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="A name of this service, beside localhost.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Web pages that may use it: https://my.app; *: all.")
+@click.option("--tls-cert", type=FILE, help="Certificate and its chain (PEM): https instead of http.")
+@click.option("--tls-key", type=FILE, help="The certificate's key (PEM, no passphrase).")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
 def serve(only: tuple[str, ...], **options: Any) -> None:
     """Answer OpenAI clients on 8082 (standard) and 8083 (streaming) until Ctrl-C.

@@ -1,7 +1,8 @@
-"""A request's body: read up to the limit, then checked against its schema."""
+"""A request's body: read up to the limits of size and time, then checked against its schema."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -9,6 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from axion_llm.servers.exchange import ClientGone
+
+# A body may take so long, and longer by its size: a slow line is no attack, a byte a minute is.
+BODY_SECONDS = 30.0
+MIN_BYTES_PER_SECOND = 16 * 1024
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -33,13 +38,25 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         raise _too_large(max_bytes)
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > max_bytes:
-                raise _too_large(max_bytes)
+        await _read_into(body, request, max_bytes)
     except ClientDisconnect:
         raise ClientGone from None
     return bytes(body)
+
+
+async def _read_into(body: bytearray, request: Request, max_bytes: int) -> None:
+    loop = asyncio.get_running_loop()
+    began, parts = loop.time(), aiter(request.stream())
+    while True:
+        left = BODY_SECONDS + len(body) / MIN_BYTES_PER_SECOND - (loop.time() - began)
+        try:
+            body += await asyncio.wait_for(anext(parts), max(left, 0.001))
+        except StopAsyncIteration:
+            return
+        except (asyncio.TimeoutError, TimeoutError):
+            raise HTTPException(408, f"the body was not complete; {len(body):,} bytes of it came in time") from None
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
 
 
 def _too_large(max_bytes: int) -> HTTPException:

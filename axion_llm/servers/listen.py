@@ -22,11 +22,11 @@ def listen_all(settings: Settings, profiles: Sequence[Profile]) -> list[socket.s
     return sockets
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, scheme: str = "http") -> str:
     """Where a client on this machine reaches it; the port is the real one, also when 0 was asked for."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _listen(settings: Settings, profile: Profile) -> socket.socket:

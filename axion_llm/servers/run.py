@@ -13,7 +13,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -26,7 +26,8 @@ from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate
 from axion_llm.servers.listen import BACKLOG, listen_all, url
 from axion_llm.servers.profile import Kind
-from axion_llm.servers.protocol import HttpProtocol
+from axion_llm.servers.protocol import MAX_HEAD_BYTES, HttpProtocol
+from axion_llm.servers.tls import tls_options
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Stop:
 class _Server(uvicorn.Server):
     """One port; its signals are ours."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, tls: Mapping[str, Any]) -> None:
         config = uvicorn.Config(
             app,
             http=HttpProtocol,
@@ -65,6 +66,8 @@ class _Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            **tls,
             timeout_keep_alive=IDLE_CONNECTION_SECONDS,
             timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds + 2 * LAST_WORDS_SECONDS),
         )
@@ -91,11 +94,13 @@ async def serve(
 ) -> None:
     """Runs until a signal, or `stop`. Raises ConfigError for a port that cannot be had, before any load."""
     stop = stop or Stop()
+    drain, gate, tls = Drain(), Gate(settings), tls_options(settings)
     sockets = listen_all(settings, [PROFILES[kind] for kind in kinds])
-    drain, gate = Drain(), Gate(settings)
-    servers = [_Server(create_app(pool, settings, kind=kind, drain=drain, gate=gate), settings) for kind in kinds]
+    apps = [create_app(pool, settings, kind=kind, drain=drain, gate=gate) for kind in kinds]
+    servers = [_Server(app, settings, tls) for app in apps]
     with _signals(stop):
-        on_listening({kind: url(sock) for kind, sock in zip(kinds, sockets, strict=True)})
+        scheme = "https" if settings.tls_cert else "http"
+        on_listening({kind: url(sock, scheme) for kind, sock in zip(kinds, sockets, strict=True)})
         running = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
         started = asyncio.create_task(_start(pool, on_ready))
         try:
