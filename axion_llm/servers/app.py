@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from axion_llm import __version__
 from axion_llm.api import params
+from axion_llm.api.errors import public
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
 from axion_llm.errors import AxionError
@@ -22,7 +23,7 @@ from axion_llm.servers import metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.drain import Drain
-from axion_llm.servers.guard import Gate, Guard, cors_options, require
+from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
@@ -103,10 +104,16 @@ class Endpoints:
         return Response(await metrics.render(self._service.pool.running()), media_type=metrics.CONTENT_TYPE)
 
     async def health(self, request: Request) -> Response:
-        """200 says that the event loop and the pool answer; whether models do is in their states."""
-        states = [{"id": s.spec.name, "state": s.state, "error": s.error} for s in self._service.pool.models()]
-        status = "stopping" if self._service.drain.is_stopping else "ok"
-        return JSONResponse({"status": status, "requests": self._service.drain.num_in_flight, "models": states})
+        """200 says that the event loop and the pool answer; whether models do is in their states.
+
+        Open to all; who needs a key and has none learns the status only.
+        """
+        statuses = self._service.pool.models()
+        status: dict[str, Any] = {"status": "stopping" if self._service.drain.is_stopping else "ok"}
+        if is_known(request.scope):
+            states = [{"id": s.spec.name, "state": s.state, "error": s.error and public(s.error)} for s in statuses]
+            status |= {"requests": self._service.drain.num_in_flight, "models": states}
+        return JSONResponse(status)
 
     async def ready(self, request: Request) -> Response:
         if self._service.drain.is_stopping:

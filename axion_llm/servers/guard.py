@@ -52,6 +52,12 @@ def require(scope: keys.Scope) -> Any:
     return Depends(check)
 
 
+def is_known(scope: Scope) -> bool:
+    """Whether the caller is one that may use the service: for open paths that tell strangers less."""
+    caller: keys.Key | None = scope.get(_CALLER)
+    return caller is not None
+
+
 def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
     return {
         "allow_origins": origins,
@@ -129,9 +135,14 @@ class Guard:
         gate, headers, path = self._gate, Headers(scope=scope), scope["path"]
         gate.check_host(headers)
         gate.check_origin(scope["method"], headers)
+        try:
+            scope[_CALLER] = caller = gate.caller(headers, scope.get("client"))
+        except Unauthenticated:
+            if path not in OPEN_PATHS:
+                raise
+            return None
         if path in OPEN_PATHS:
             return None
-        scope[_CALLER] = caller = gate.caller(headers, scope.get("client"))
         record = record_of(scope)
         if caller.sha256:
             record.key = caller.name

@@ -269,7 +269,7 @@ class WorkerClient:
         if self._is_hung:
             message = f"{self.name}: the worker process made no progress for {self._hang_seconds:g} s and was killed"
         if self._process.tail:
-            message += f"; its last output:\n{self._process.tail}"
+            message += f"\nits last output:\n{self._process.tail}"  # a client is told the first line only
         _log.error("%s", message)
         return WorkerDied(message) if self._state == "ready" else ModelLoadError(message)
 

@@ -89,3 +89,19 @@ def test_an_event_ends_the_stream() -> None:
     first, last, rest = problem_for(errors.WorkerDied("x\ny")).to_event().split(b"\n\n")
     assert json.loads(first.removeprefix(b"data: "))["error"]["code"] == "worker_died"
     assert (last, rest) == (b"data: [DONE]", b"")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("m: its file /home/me/my models/m.gguf does not exist", "m: its file m.gguf does not exist"),
+        ("/data/m.gguf: truncated: expected 5 bytes", "m.gguf: truncated: expected 5 bytes"),
+        ("llama.cpp cannot load '/a/b c/m.gguf': damaged", "llama.cpp cannot load 'm.gguf': damaged"),
+        ("see ~/.config/axion-llm/models.toml:3", "see models.toml:3"),
+        ("m: ended (SIGABRT)\nits last output:\n/src/ggml.c:1: GGML_ASSERT", "m: ended (SIGABRT)"),
+        ("12 tokens/s and/or 3 of 4", "12 tokens/s and/or 3 of 4"),
+        ("get it with: axion-llm pull m", "get it with: axion-llm pull m"),
+    ],
+)
+def test_a_client_learns_the_cause_and_no_path(message: str, shown: str) -> None:
+    assert problem_for(errors.ModelLoadError(message)).message == shown

@@ -83,6 +83,12 @@ def test_without_a_right_key_all_paths_are_closed(url: str, path: str, given: st
 @pytest.mark.parametrize("path", OPEN)
 def test_health_is_open(url: str, path: str) -> None:
     assert httpx.get(url + path).status_code == 200
+    assert httpx.get(url + path, headers={"x-api-key": "wrong"}).status_code == 200
+
+
+def test_health_tells_strangers_no_more_than_that(url: str) -> None:
+    assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{url}/health", headers=with_key("metrics")).json()["models"][0]["id"] == "fake"
 
 
 @pytest.mark.parametrize(
