@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axion_llm.api import chat_template as module
+from axion_llm.api import sandbox as module
 from axion_llm.api.chat_template import ChatTemplate, chat_template, fold_system
 from axion_llm.errors import BadRequest, ServiceError
 
@@ -134,6 +134,31 @@ def test_what_the_template_refuses_is_the_clients_fault() -> None:
         "{{ 9 ** 9 ** 9 }}",
         "{{ range(10000000) }}",
         "{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}",
+        "{{ 'x' | center(1000000000) }}",
+        "{{ 'x'.ljust(1000000000) }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '%*d' % (1000000000, 1) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, '1000000000') }}",
+        "{{ ('x' * 1000000).replace('', 'x' * 100000) }}",
+        "{{ ('x' * 1000000) | replace('', 'x' * 100000) }}",
+        "{{ ('\t' * 1000000).expandtabs(10000) }}",
+        "{{ ('\n' * 1000000) | indent(10000) }}",
+        "{{ messages | tojson(indent=100000) }}",
+        "{{ (5).to_bytes(1000000000, 'big') }}",
+        "{% set x = 'x' * 1000000 %}{{ [x] * 100000 }}",
+        "{% set x = 'x' * 1000000 %}{{ ([x] * 100000) | tojson }}",
+        "{% set x = 'x' * 1000000 %}{{ ([x] * 100000) | join }}",
+        "{% set x = 'x' * 1000000 %}{{ ''.join([x] * 100000) }}",
+        "{% set x = 'x' * 1000000 %}{{ ([x] * 100000) ~ '' }}",
+        "{% set x = 'x' * 1000000 %}{{ '%s' % ([x] * 100000,) }}",
+        "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{{ lipsum(1000) }}",
     ],
 )
 def test_faults_and_excesses_of_a_template(source: str) -> None:
@@ -147,6 +172,12 @@ def test_faults_and_excesses_of_a_template(source: str) -> None:
         "{% for i in range(99999) %}{% for j in range(99999) %}{{ '' }}{% endfor %}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i.y %}{% endfor %}{% endfor %}",
+        "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}",
+        "{% set r = range(99999) %}{% for i in r if false %}{% endfor %}{% for i in r %}{% for j in r %}{% set x = 1 %}"
+        "{% endfor %}{% endfor %}",
+        "{% set r = range(99999) %}{% for i in r %}{{ r | sum | string | length }}{% endfor %}",
+        "{% set r = range(9999) | list %}{% for i in r recursive %}{{ loop(r) if loop.depth < 3 }}"
+        "{% for j in r %}{% for k in r %}{% endfor %}{% endfor %}{% endfor %}",
     ],
 )
 def test_a_template_without_end(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +186,35 @@ def test_a_template_without_end(source: str, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(BadRequest, match="longer than"):
         render(source, USER)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ 'a' ~ 1 ~ none ~ ['b'] }}", "a1None['b']"),
+        (
+            "{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ loop.first }}{% endfor %}",
+            "1/1TrueTrue",
+        ),
+        ("{% for k, v in messages[0] | items %}{{ k }}{% endfor %}", "rolecontent"),
+        ("{% for m in [] %}{% else %}none{% endfor %}", "none"),
+        ("{% for i in [[1, [2]], 3] recursive %}{{ loop(i) if i is iterable else i }}{% endfor %}", "123"),
+        ("{% for i in [1, 2, 3] if i != 2 %}{{ loop.previtem | default(0) }}{{ i }}{% endfor %}", "0113"),
+        ("{{ '%s-%05.1f' % ('a', 2.5) }}{{ '{:>3}'.format(7) }}", "a-002.5  7"),
+        ("{{ messages | map(attribute='role') | join(', ') }}", "user"),
+        ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
+        ("{{ 100000 | string }}{{ 7 % 2 }}", "1000001"),
+        ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(123456) }}", "<123456>"),
+        ("{{ 'a,b'.split(',')[-1] }}{{ ' x '.strip() }}{{ 'abc'[::-1] }}", "bxcba"),
+    ],
+)
+def test_what_is_rewritten_means_the_same(source: str, expected: str) -> None:
+    assert render(source, USER) == expected
+
+
+def test_a_source_that_is_too_long() -> None:
+    with pytest.raises(ServiceError, match="longer than"):
+        ChatTemplate("x" * (module.MAX_SOURCE_CHARS + 1), "", "")
 
 
 def test_a_template_that_is_none() -> None:
