@@ -17,6 +17,8 @@
         ├── DownloadError       hub not reached or refuses, checksum wrong, disk full
         ├── InsufficientMemory
         ├── WorkerDied          the model's process ended under a request
+        ├── NoQuorum            too few experts of a consensus answered
+        ├── DeadlineExceeded    no answer within the time that the request gave
         ├── ShuttingDown
         └── EngineError         llama_decode failed, an invariant broke
 
@@ -106,6 +108,14 @@ class InsufficientMemory(ServiceError):
 
 class WorkerDied(ServiceError):
     code = "worker_died"
+
+
+class NoQuorum(ServiceError):
+    code = "no_quorum"
+
+
+class DeadlineExceeded(ServiceError):
+    code = "deadline_exceeded"
 
 
 class ShuttingDown(ServiceError):

@@ -1,4 +1,4 @@
-"""Imports point one way: cli -> servers -> api -> pool -> worker.client; only the worker process imports the engine."""
+"""Imports point one way: cli -> servers -> consensus -> api -> pool -> worker.client; only a worker has the engine."""
 
 import ast
 import subprocess
@@ -23,11 +23,12 @@ ALLOWED = {
     "pool": LEAVES | {"models", "worker", "pool"},
     "api": LEAVES | {"models.spec", "pool.interface", "api"},
     "security": LEAVES | {"models.toml_file", "security"},
-    "servers": LEAVES | {"models.spec", "api", "pool.interface", "security", "servers"},
+    "consensus": LEAVES | {"models.spec", "api", "pool.interface", "consensus"},
+    "servers": LEAVES | {"models.spec", "api", "pool.interface", "security", "consensus", "servers"},
     "bench": LEAVES | {"native", "engine.binding", "bench", "models"},
 }
 # Their own files are what counts.
-PACKAGES = {"worker", "models", "engine", "pool", "api", "servers", "bench", "security"}
+PACKAGES = {"worker", "models", "engine", "pool", "api", "servers", "bench", "security", "consensus"}
 PURE = {
     "engine/scheduler.py",
     "engine/sequence.py",
@@ -35,6 +36,8 @@ PURE = {
     "pool/policy.py",
     "security/limits.py",
     "security/origin.py",
+    *(f"consensus/{name}.py" for name in ("attempt", "ballot", "deadlines", "extract", "plan", "route")),
+    *(f"consensus/{name}.py" for name in ("strategies", "vote")),
 }
 EFFECTS = {"asyncio", "ctypes", "socket", "subprocess", "zmq", "threading", "os"}
 

@@ -77,6 +77,8 @@ _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.InsufficientMemory: (503, SERVER_ERROR),
     errors.WorkerDied: (503, SERVER_ERROR),
     errors.ShuttingDown: (503, SERVER_ERROR),
+    errors.NoQuorum: (503, SERVER_ERROR),
+    errors.DeadlineExceeded: (504, SERVER_ERROR),
 }
 
 
@@ -100,8 +102,8 @@ def _headers_of(exc: errors.AxionError) -> dict[str, str]:
         return {"retry-after": str(max(1, math.ceil(exc.retry_after_seconds)))}
     if isinstance(exc, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
-    if isinstance(exc, errors.ModelLoadError):
-        return {"x-should-retry": "false"}  # the file will not get better; OpenAI's SDK reads this header
+    if isinstance(exc, errors.ModelLoadError | errors.DeadlineExceeded):
+        return {"x-should-retry": "false"}  # neither gets better; OpenAI's SDK reads this header
     return {}
 
 

@@ -35,7 +35,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--host", help="Address to listen on. 0.0.0.0: every network of this machine.  [127.0.0.1]")
 @click.option("--standard-port", type=PORT, help="Answers in one piece by default; 0: any free port.  [8082]")
 @click.option("--streaming-port", type=PORT, help="Streams by default, favoured by the scheduler.  [8083]")
-@click.option("--consensus-port", type=PORT, help="Several models answer together (a later version).  [8084]")
+@click.option("--consensus-port", type=PORT, help="Several experts answer together.  [8084]")
 @click.option("--only", type=click.Choice(PORTS), multiple=True, help="Open this port only; may be repeated.")
 @click.option(
     "--models",
@@ -55,7 +55,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--tls-key", type=FILE, help="The certificate's key (PEM, no passphrase).")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
 def serve(only: tuple[str, ...], **options: Any) -> None:
-    """Answer OpenAI clients on 8082 (standard) and 8083 (streaming) until Ctrl-C.
+    """Answer OpenAI clients on 8082 (standard), 8083 (streaming) and 8084 (consensus) until Ctrl-C.
 
     \b
     axion-llm serve                          with nothing else: the embedded model smollm2
@@ -77,10 +77,7 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
 
 
 def _kinds(only: tuple[str, ...]) -> list[Kind]:
-    if "consensus" in only:
-        message = "--only consensus: the consensus port is not in this version yet; take standard or streaming"
-        raise ConfigError(message, param="only")
-    kinds: tuple[Kind, ...] = ("standard", "streaming")
+    kinds: tuple[Kind, ...] = ("standard", "streaming", "consensus")
     return [kind for kind in kinds if not only or kind in only]
 
 

@@ -159,6 +159,15 @@ def _roles(entry: Entry) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _languages(entry: Entry) -> tuple[str, ...]:
+    value = entry.value
+    if not isinstance(value, list) or not all(isinstance(x, str) and re.fullmatch(r"[a-z]{2}", x) for x in value):
+        raise entry.error('must be a list of ISO 639-1 codes, such as ["en", "fr"]')
+    if len(set(value)) < len(value):
+        raise entry.error("names a language twice")
+    return tuple(value)
+
+
 _SAMPLING_KEYS: dict[str, Converter] = {
     "temperature": _number(0, 2),
     "top_k": _integer(0, 1_000_000),
@@ -197,4 +206,8 @@ _MODEL_KEYS: dict[str, Converter] = {
     "sampling": _sampling,
     "roles": _roles,
     "pin": _flag,
+    "languages": _languages,
+    "expert_weight": _number(0, 3),
+    "expert_first_token_seconds": _number(0.1, 86400),
+    "expert_deadline_seconds": _number(0.1, 86400),
 }

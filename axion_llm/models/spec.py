@@ -36,3 +36,9 @@ class ModelSpec:
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     roles: tuple[str, ...] = ()
     pin: bool = False  # once loaded it stays: neither idle time nor another model unloads it
+    languages: tuple[str, ...] = ()  # it is good at, ISO 639-1; none: not said
+
+    # As an expert of a consensus:
+    expert_weight: float = 1.0  # of its vote while no calibration has measured it; 0: only when nobody else is there
+    expert_first_token_seconds: float = 30.0  # since its model is loaded
+    expert_deadline_seconds: float = 120.0

@@ -24,7 +24,7 @@ from axion_llm.worker.messages import Generate, Loaded
 
 log = logging.getLogger(__name__)
 
-_STREAM_HEADERS = [
+STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
@@ -93,7 +93,7 @@ class Answer(Response, ABC):
 
     async def _stream(self, exchange: Exchange, send: Send) -> None:
         chunks = self.chunks()
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         if opening := chunks.opening():
             await send({"type": "http.response.body", "body": opening, "more_body": True})
         exchange.keep_alive(self.keep_alive_seconds)

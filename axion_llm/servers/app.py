@@ -17,11 +17,15 @@ from axion_llm.api import params
 from axion_llm.api.errors import public
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
+from axion_llm.consensus.experts import Roster
+from axion_llm.consensus.options import ConsensusRequest, model_names, takes
+from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
-from axion_llm.servers import metrics, standard, streaming
+from axion_llm.servers import consensus, metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
+from axion_llm.servers.consensus_answer import ConsensusAnswer
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
@@ -29,7 +33,7 @@ from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
 from axion_llm.servers.texts import TextEndpoints
 
-PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE)}
+PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE, consensus.PROFILE)}
 
 
 def create_app(
@@ -66,11 +70,17 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> Non
 class Endpoints:
     def __init__(self, service: Service) -> None:
         self._service = service
+        is_consensus = service.profile.kind == "consensus"
+        self._orchestrator = Orchestrator(service.pool, Roster()) if is_consensus else None
 
     async def chat(self, request: Request) -> Response:
-        body = await parse_body(request, ChatRequest, self._service.settings.max_body_bytes)
+        schema = ConsensusRequest if self._orchestrator else ChatRequest
+        body = await parse_body(request, schema, self._service.settings.max_body_bytes)
         is_streamed = self._is_streamed(body.stream)
         params.check(body, is_streamed=is_streamed)
+        if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
+            record = record_of(request.scope)
+            return ConsensusAnswer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
         return ChatAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
 
     async def complete(self, request: Request) -> Response:
@@ -84,10 +94,19 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         found = [self._model(status) for status in self._service.pool.models()]
+        if self._orchestrator:
+            found += [self._consensus_model(name) for name in model_names()]
         return JSONResponse({"object": "list", "data": found})
 
     async def model(self, request: Request) -> Response:
-        return JSONResponse(self._model(self._service.status(request.path_params["name"])))
+        name = request.path_params["name"]
+        if self._orchestrator and name in model_names():
+            return JSONResponse(self._consensus_model(name))
+        return JSONResponse(self._model(self._service.status(name)))
+
+    def _consensus_model(self, name: str) -> dict[str, Any]:
+        common = {"object": "model", "created": self._service.began, "owned_by": "axion-llm"}
+        return {"id": name, **common, "description": consensus.DESCRIPTIONS[name]}
 
     def _model(self, status: ModelStatus) -> dict[str, Any]:
         return {

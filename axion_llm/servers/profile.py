@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["standard", "streaming"]
+Kind = Literal["standard", "streaming", "consensus"]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def run(*arguments: str, **environ: str) -> None:
 
 def test_defaults(started: list[tuple[Settings, list[str]]]) -> None:
     run()
-    assert started == [(Settings.load(), ["standard", "streaming"])]
+    assert started == [(Settings.load(), ["standard", "streaming", "consensus"])]
 
 
 def test_options_are_settings(started: list[tuple[Settings, list[str]]], tmp_path: Path) -> None:
@@ -85,17 +85,13 @@ def test_options_go_before_the_environment(started: list[tuple[Settings, list[st
     [
         (["--only", "standard"], ["standard"]),
         (["--only", "streaming"], ["streaming"]),
+        (["--only", "consensus"], ["consensus"]),
         (["--only", "streaming", "--only", "standard"], ["standard", "streaming"]),
     ],
 )
 def test_only(started: list[tuple[Settings, list[str]]], arguments: list[str], kinds: list[str]) -> None:
     run(*arguments)
     assert started[0][1] == kinds
-
-
-def test_consensus_is_not_there_yet() -> None:
-    with pytest.raises(ConfigError, match="not in this version yet"):
-        run("--only", "consensus")
 
 
 def test_a_log_level_of_the_environment_is_checked() -> None:

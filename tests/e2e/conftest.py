@@ -19,7 +19,7 @@ import pytest
 MODEL = "smollm2"
 READY_SECONDS = 60.0
 COMMAND = [sys.executable, "-c", "from axion_llm.cli.main import main; main()", "serve"]
-OPTIONS = ["--standard-port", "0", "--streaming-port", "0"]
+OPTIONS = ["--standard-port", "0", "--streaming-port", "0", "--consensus-port", "0"]
 
 
 class ServeProcess:
@@ -38,7 +38,7 @@ class ServeProcess:
 
     @property
     def urls(self) -> dict[str, str]:
-        return dict(re.findall(r"^(standard|streaming) +(http://\S+)/v1$", self.log, re.M))
+        return dict(re.findall(r"^(standard|streaming|consensus) +(http://\S+)/v1$", self.log, re.M))
 
     def wait_until_ready(self) -> ServeProcess:
         eventually(lambda: self.process.poll() is not None or "ready  " in self.log, READY_SECONDS)

@@ -1,4 +1,4 @@
-"""Both ports for real: uvicorn in a thread over a fake pool, and clients that connect to it."""
+"""The ports for real: uvicorn in a thread over a fake pool, and clients that connect to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ class LiveServer:
     """`pool` is looked at and scripted from the test's thread, which is all right for plain attributes."""
 
     def __init__(self, **settings: object) -> None:
-        values = {"standard_port": 0, "streaming_port": 0, "max_body_bytes": MAX_BODY_BYTES, **settings}
+        values = {
+            "standard_port": 0,
+            "streaming_port": 0,
+            "consensus_port": 0,
+            "max_body_bytes": MAX_BODY_BYTES,
+            **settings,
+        }
         self.settings = Settings(**values)  # type: ignore[arg-type]
         self.pool = FakePool()
         self.urls: Urls = {}
@@ -64,7 +70,7 @@ class LiveServer:
         await serve(
             self.pool,
             self.settings,
-            ["standard", "streaming"],
+            ["standard", "streaming", "consensus"],
             on_listening=self.urls.update,
             on_ready=self._is_listening.set,
             stop=self._stop,

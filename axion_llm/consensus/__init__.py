@@ -1,0 +1,1 @@
+"""Several experts, one answer: plan (route) -> run (orchestrator) -> decide (strategies) -> answer (report)."""

@@ -1,0 +1,23 @@
+"""The consensus port (8084): models whose answer several experts give together; the experts as plain models too."""
+
+from __future__ import annotations
+
+from axion_llm.servers.profile import Profile
+
+PROFILE = Profile(
+    kind="consensus",
+    streams_by_default=False,
+    is_interactive=False,
+    port_setting="consensus_port",
+    port_option="--consensus-port",
+)
+DESCRIPTIONS = {
+    "consensus": "picks a way by the request and says which",
+    "consensus/auto": "the same",
+    "consensus/route": "one expert that fits, the others in reserve",
+    "consensus/cascade": "the fastest expert first, more only while they do not agree",
+    "consensus/vote": "a weighted vote over answers that can be compared",
+    "consensus/best_of": "the answer nearest to all others",
+    "consensus/synthesize": "the strongest model writes one answer from all",
+    "consensus/self": "samples of one expert",
+}
