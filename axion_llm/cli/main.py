@@ -8,11 +8,13 @@ import click
 
 from axion_llm import __version__
 from axion_llm.cli import bench_pool_cmd
+from axion_llm.cli.admin_cmd import load, pin, unload, unpin
 from axion_llm.cli.bench_cmd import bench
 from axion_llm.cli.doctor_cmd import doctor
 from axion_llm.cli.keys_cmd import keys
 from axion_llm.cli.models_cmd import models, pull, rm
 from axion_llm.cli.serve_cmd import serve
+from axion_llm.cli.status_cmd import memory, ps
 from axion_llm.errors import AxionError, ConfigError
 
 EXIT_ERROR = 1
@@ -29,13 +31,14 @@ def cli() -> None:
     axion-llm serve             the embedded default model on http://127.0.0.1:8082/v1
     axion-llm models            what can be served
     axion-llm pull qwen_coder   fetch one of them
+    axion-llm ps                what a running service has loaded; memory: where its memory goes
     axion-llm doctor            what this machine has, and what is wrong with the installation
 
     Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 130 interrupted.
     """
 
 
-for command in (serve, models, pull, rm, keys, doctor, bench):
+for command in (serve, ps, memory, load, unload, pin, unpin, models, pull, rm, keys, doctor, bench):
     cli.add_command(command)
 bench.add_command(bench_pool_cmd.pool)
 

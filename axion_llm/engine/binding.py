@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,22 +18,16 @@ from axion_llm.worker.messages import Load
 
 Logits = npt.NDArray[np.float32]  # [num_outputs, n_vocab], a view that the next decode overwrites
 
-KV_BYTES_PER_VALUE = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-}
 GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 
 _POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 MAX_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 CACHE_SEQ_IDS = 48  # at least, for what the prefix cache keeps beside the running sequences
+
+# llama.cpp tells the sizes of its buffers nowhere but in its log.
+_BUFFER_SIZE = re.compile(rb"(KV|compute|output) buffer size = +([\d.]+) MiB")
+_buffer_bytes: dict[str, int] = {}
 
 _keep_alive: list[Any] = []
 
@@ -48,6 +43,9 @@ def _load_llama_cpp(library: native.NativeLibrary) -> Any:
     def log(new_level: int, text: bytes, _: Any) -> None:
         nonlocal level
         level = new_level if new_level != 5 else level  # 5: goes on with the line before
+        if found := _BUFFER_SIZE.search(text):
+            kind = found[1].decode()
+            _buffer_bytes[kind] = _buffer_bytes.get(kind, 0) + int(float(found[2]) * (1 << 20))
         if level in (3, 4):  # GGML_LOG_LEVEL_WARN, _ERROR
             sys.stderr.write(text.decode("utf-8", "replace"))
 
@@ -122,6 +120,8 @@ class LlamaModel:
         self.has_positions = not (lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model))
         self._window: int = lib.llama_model_n_swa(self._model)
         self._open_context(load, num_threads)
+        self.kv_bytes = _buffer_bytes.get("KV", 0)
+        self.compute_bytes = _buffer_bytes.get("compute", 0) + _buffer_bytes.get("output", 0)
         self.n_ctx: int = lib.llama_n_ctx(self.ctx)
         self.n_seq_max = load.n_seq_max  # sequences that run at the same time
         self.num_seq_ids: int = lib.llama_n_seq_max(self.ctx)
@@ -152,6 +152,7 @@ class LlamaModel:
         params.flash_attn_type = int(load.flash_attention)
         params.kv_unified = True
         params.no_perf = False  # graph reuse is counted there
+        _buffer_bytes.clear()
         self.ctx = lib.llama_init_from_model(self._model, params)
         if not self.ctx:
             self.close()
@@ -210,16 +211,6 @@ class LlamaModel:
         marked = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         ids = (t for t in range(self.n_vocab) if lib.llama_vocab_get_attr(self.vocab, t) & marked)
         return [text for text in map(self.piece_text, ids) if text]
-
-    def kv_bytes(self, kv_type: str) -> int:
-        """Size of the KV cache: K and V of all layers for n_ctx tokens."""
-        arch = self.meta("general.architecture")
-        heads, heads_kv = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
-        default = lib.llama_model_n_embd(self._model) // max(heads, 1)
-        dim_k = int(self.meta(f"{arch}.attention.key_length") or default)
-        dim_v = int(self.meta(f"{arch}.attention.value_length") or default)
-        values = lib.llama_model_n_layer(self._model) * self.n_ctx * heads_kv * (dim_k + dim_v)
-        return int(values * KV_BYTES_PER_VALUE[kv_type])
 
     # ---- text
 

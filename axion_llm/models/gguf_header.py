@@ -106,6 +106,11 @@ def estimate_bytes(header: Header, n_ctx: int, kv_type: KvType, n_ubatch: int = 
     return MemoryNeed(weights=header.tensor_bytes, kv=kv, compute=compute)
 
 
+def kv_bytes_per_value(kv_type: KvType) -> float:
+    elements, size = _KV_BLOCKS[kv_type]
+    return size / elements
+
+
 def _read(path: Path, file: BinaryIO) -> Header:
     file_bytes = os.fstat(file.fileno()).st_size
     _recognise(file.read(64))

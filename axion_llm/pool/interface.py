@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from axion_llm.models.spec import ModelSpec
-from axion_llm.pool.ledger import Account
+from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.worker.messages import (
     Detokenize,
     Detokenized,
@@ -63,6 +63,7 @@ class ModelStatus:
     is_pinned: bool = False
     pid: int | None = None  # of its process, when ready
     num_requests: int = 0  # that use it or wait for it
+    num_threads: int = 0  # it computes with, when ready
     idle_seconds: float | None = None  # since its last request; None: it has had none
 
 
@@ -98,6 +99,10 @@ class ModelPool(Protocol):
 
     def accounts(self) -> dict[str, Account]:
         """By name, of every model to which something has happened since the start."""
+        ...
+
+    async def memory(self) -> MemoryReport:
+        """Measured now, which takes some milliseconds, in a thread."""
         ...
 
     def is_ready(self) -> bool:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
-UnloadReason = Literal["evicted", "idle", "asked", "removed"]
-"""evicted: another model needed the room; idle: not used for long; asked: an administrator's order; removed: it is
-no longer in the registry."""
+from msgspec.structs import astuple
 
-
-@dataclass(frozen=True)
-class Account:
-    """Of one model; totals that only grow."""
-
-    num_loads: int = 0  # that succeeded
-    num_failed_loads: int = 0
-    load_seconds: float = 0.0  # of those that succeeded, from the start of its process to the first possible token
-    last_load_seconds: float | None = None
-    num_crashes: int = 0  # ends of its process that nobody asked for
-    num_restarts: int = 0  # loads that followed a crash
-    num_unloads: dict[UnloadReason, int] = field(default_factory=dict)
+from axion_llm.pool.report import Account, UnloadReason
+from axion_llm.worker.messages import EngineStats
 
 
 class Ledger:
@@ -49,6 +36,7 @@ class Ledger:
         self._accounts[name] = replace(was, num_failed_loads=was.num_failed_loads + 1)
 
     def crashed(self, name: str) -> None:
+        """An `ended` is due as well."""
         was = self._of(name)
         self._accounts[name] = replace(was, num_crashes=was.num_crashes + 1)
         self._crashed.add(name)
@@ -57,6 +45,12 @@ class Ledger:
         was = self._of(name)
         counts = {**was.num_unloads, reason: was.num_unloads.get(reason, 0) + 1}
         self._accounts[name] = replace(was, num_unloads=counts)
+
+    def ended(self, name: str, stats: EngineStats) -> None:
+        """Its process is gone; these were its counters."""
+        was = self._of(name)
+        sums = (a + b for a, b in zip(astuple(was.ended), astuple(stats), strict=True))
+        self._accounts[name] = replace(was, ended=EngineStats(*sums))
 
     def _of(self, name: str) -> Account:
         return self._accounts.get(name, Account())

@@ -21,10 +21,11 @@ from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ServiceErro
 from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
-from axion_llm.pool import machine, policy
+from axion_llm.pool import machine, memory, policy
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, RunningModel
-from axion_llm.pool.ledger import Account, Ledger
+from axion_llm.pool.ledger import Ledger
+from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.pool.room import Room
 from axion_llm.pool.slot import ModelWorker, Slot
 from axion_llm.pool.spare import Spares
@@ -73,6 +74,7 @@ class Pool:
         )
         self._slots: dict[str, Slot] = {}
         self._ledger = Ledger()
+        self._read_memory = read_memory
         self._room = Room(self._slots, settings, read_memory, self._ledger)
         self._warming: asyncio.Task[None] | None = None
         self._janitor: asyncio.Task[None] | None = None
@@ -84,7 +86,10 @@ class Pool:
         for slot in self._slots.values():
             self._bury_crashed(slot)
         return [
-            self._slot(spec).status(is_on_machine=self._locate(spec, self._settings) is not None)
+            self._slot(spec).status(
+                is_on_machine=self._locate(spec, self._settings) is not None,
+                num_threads=self._cores.num_threads(spec.name),
+            )
             for spec in self._registry
         ]
 
@@ -125,6 +130,14 @@ class Pool:
     def pin(self, name: str, is_pinned: bool) -> None:
         self._slot(self._registry.get(name)).pin = is_pinned
         self._room.notify()
+
+    async def memory(self) -> MemoryReport:
+        tenants = [
+            memory.Tenant(name, worker.pid, slot.path, slot.spec.kv_type, worker.info)
+            for name, slot in self._slots.items()
+            if (worker := slot.ready) and worker.pid is not None
+        ]
+        return await asyncio.to_thread(memory.report, self._read_memory(), tenants, self._spares.pids)
 
     def accounts(self) -> dict[str, Account]:
         return self._ledger.accounts()
@@ -181,7 +194,7 @@ class Pool:
             await self._room.take(slot, need)
             self._share_cores()
             slot.worker = worker = await self._start_worker(slot.spec, path)
-            slot.error = None
+            slot.path, slot.error = path, None
             return worker
         except AxionError as error:
             slot.error = error.message
@@ -205,6 +218,7 @@ class Pool:
     def _bury_crashed(self, slot: Slot) -> None:
         if slot.worker and not slot.worker.is_alive and not slot.leaving and not self._is_stopping:
             self._ledger.crashed(slot.spec.name)
+            self._ledger.ended(slot.spec.name, slot.worker.last_stats)
             slot.give_up_place()
 
     def _inspect(self, spec: ModelSpec) -> tuple[Path, MemoryNeed]:

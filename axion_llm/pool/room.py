@@ -12,8 +12,9 @@ from axion_llm.errors import InsufficientMemory, Overloaded, ServiceError
 from axion_llm.models.gguf_header import MemoryNeed
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import policy
-from axion_llm.pool.ledger import Ledger, UnloadReason
+from axion_llm.pool.ledger import Ledger
 from axion_llm.pool.machine import Memory, mapped_bytes
+from axion_llm.pool.report import UnloadReason
 from axion_llm.pool.slot import ModelWorker, Slot
 
 WORKER_BYTES = 128 << 20  # a worker process before it has a model
@@ -72,6 +73,7 @@ class Room:
         try:
             await worker.stop()
         finally:
+            self._ledger.ended(slot.spec.name, worker.last_stats)
             slot.give_up_place()
             slot.leaving = None
             self.notify()

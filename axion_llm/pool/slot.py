@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
 from axion_llm.pool.policy import Resident
-from axion_llm.worker.messages import Load, Loaded
+from axion_llm.worker.messages import EngineStats, Load, Loaded
 
 
 class ModelWorker(RunningModel, Protocol):
@@ -25,6 +26,9 @@ class ModelWorker(RunningModel, Protocol):
 
     @property
     def pid(self) -> int | None: ...
+
+    @property
+    def last_stats(self) -> EngineStats: ...
 
     async def start(self) -> None: ...
 
@@ -44,6 +48,7 @@ class Slot:
     last_used: float = 0.0
     error: str | None = None  # why the last load failed
     worker: ModelWorker | None = None
+    path: Path | None = None  # its file, as found at the last load
     loading: asyncio.Task[ModelWorker] | None = None
     leaving: asyncio.Task[None] | None = None
     has_place: bool = False
@@ -83,7 +88,7 @@ class Slot:
             return Resident(name, "loading", self.last_used, held, held, self.is_pinned)
         return None
 
-    def status(self, is_on_machine: bool) -> ModelStatus:
+    def status(self, is_on_machine: bool, num_threads: int = 0) -> ModelStatus:
         worker = self.ready
         state = self._state(is_on_machine)
         return ModelStatus(
@@ -94,6 +99,7 @@ class Slot:
             is_pinned=self.is_pinned,
             pid=worker.pid if worker else None,
             num_requests=self.num_leases,
+            num_threads=num_threads if worker else 0,
             idle_seconds=time.monotonic() - self.last_used if self.last_used else None,
         )
 

@@ -9,10 +9,12 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from axion_llm.servers.telemetry import ModelMeter, Telemetry
+
 log = logging.getLogger("axion_llm.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
-_QUIET_PATHS = ("/health", "/ready")
+_QUIET_PATHS = ("/health", "/ready", "/metrics", "/admin/status")
 
 
 def request_id(given: str | None) -> str:
@@ -28,6 +30,7 @@ class Record:
     port: str
     method: str
     path: str
+    telemetry: Telemetry
     began: float = field(default_factory=time.perf_counter)
     status: int = 0  # 0: the client went away before there was one
     model: str | None = None
@@ -37,6 +40,7 @@ class Record:
     first_token: float | None = None
     finish: str | None = None
     key: str | None = None  # the name of the API key
+    meter: ModelMeter | None = None  # of the model that works for it
     charge: Callable[[int], None] | None = None  # tokens, to the key's limit
 
     def count_prompt(self, num_tokens: int) -> None:
@@ -50,8 +54,22 @@ class Record:
             self.charge(num_tokens)
         if self.first_token is None and num_tokens:
             self.first_token = time.perf_counter()
+            if self.meter:
+                self.meter.ttft.observe(self.first_token - self.began)
 
-    def write(self) -> None:
+    def write(self, endpoint: str) -> None:
+        """`endpoint`: the route's pattern, since paths are the clients' choice and without number."""
+        self.telemetry.count_request(self.port, endpoint, self.status)
+        if self.meter and self.model is not None:
+            self.telemetry.count_completion(
+                self.model,
+                self.port,
+                self.finish or "error",
+                time.perf_counter() - self.began,
+                tokens_in=self.tokens_in,
+                cached=self.cached,
+                tokens_out=self.tokens_out,
+            )
         level = logging.DEBUG if self.path in _QUIET_PATHS and self.status < 400 else logging.INFO
         if log.isEnabledFor(level):
             log.log(level, "%s", self.line(time.perf_counter()))

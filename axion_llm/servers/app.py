@@ -22,7 +22,7 @@ from axion_llm.consensus.options import ConsensusRequest, model_names, takes
 from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
-from axion_llm.servers import consensus, metrics, standard, streaming
+from axion_llm.servers import admin, consensus, metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.consensus_answer import ConsensusAnswer
@@ -31,25 +31,33 @@ from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
+from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.texts import TextEndpoints
 
 PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE, consensus.PROFILE)}
 
 
 def create_app(
-    pool: ModelPool, settings: Settings, *, kind: Kind, drain: Drain | None = None, gate: Gate | None = None
+    pool: ModelPool,
+    settings: Settings,
+    *,
+    kind: Kind,
+    drain: Drain | None = None,
+    gate: Gate | None = None,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
-    """`drain` and `gate` are one for all ports of a process; without them the port has its own."""
+    """`drain`, `gate` and `telemetry` are one for all ports of a process; without them the port has its own."""
     profile = PROFILES[kind]
-    service = Service(pool, settings, profile, drain or Drain())
+    service = Service(pool, settings, profile, drain or Drain(), telemetry or Telemetry())
     app = FastAPI(title="axion-llm", version=__version__, openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard, gate=gate or Gate(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
-    app.add_middleware(RequestScope, port=kind)  # the last added is the outermost
+    app.add_middleware(RequestScope, port=kind, telemetry=service.telemetry)  # the last added is the outermost
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     _add_routes(app, Endpoints(service), TextEndpoints(service))
+    admin.add_routes(app, service)
     return app
 
 
@@ -120,7 +128,7 @@ class Endpoints:
         }
 
     async def metrics(self, request: Request) -> Response:
-        return Response(await metrics.render(self._service.pool.running()), media_type=metrics.CONTENT_TYPE)
+        return Response(await metrics.render(self._service), media_type=metrics.CONTENT_TYPE)
 
     async def health(self, request: Request) -> Response:
         """200 says that the event loop and the pool answer; whether models do is in their states.

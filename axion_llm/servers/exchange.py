@@ -49,6 +49,7 @@ class Exchange:
         self._num_choices = num_prompts * n
         self._choices_per_prompt = n
         self._num_shown = [0] * self._num_choices
+        self._shown_at = [0.0] * self._num_choices  # the last piece
         self._num_accepted = 0
         self._num_finished = 0
         self._items: list[tuple[int, Event]] = []
@@ -142,10 +143,10 @@ class Exchange:
     def _put(self, index: int, event: Event) -> None:
         if type(event) is Piece:  # as nearly all are
             self._num_shown[index] += event.num_tokens
-            self._record.count_output(event.num_tokens)
+            self._count_output(index, event.num_tokens)
         elif type(event) is Finished:
             self._num_finished += 1
-            self._record.count_output(event.completion_tokens - self._num_shown[index])
+            self._count_output(index, event.completion_tokens - self._num_shown[index])
             self._count_prompt(index, cached=event.cached_tokens)
             self._record.finish = event.reason
         elif type(event) is Accepted:
@@ -165,6 +166,16 @@ class Exchange:
             assert self._reader is not None
             self._reader.cancel()
 
+    def _count_output(self, index: int, num_tokens: int) -> None:
+        self._record.count_output(num_tokens)
+        meter = self._record.meter
+        if num_tokens and meter:
+            now, before = time.monotonic(), self._shown_at[index]
+            if before:
+                meter.gaps.observe(now - before)
+            self._shown_at[index] = now
+            meter.rate.add(num_tokens, now)
+
     def _count_prompt(self, index: int, *, read: int = 0, cached: int = 0) -> None:
         if index % self._choices_per_prompt == 0:  # a prompt counts once, however many choices continue it
             self._record.count_prompt(read)
@@ -178,6 +189,7 @@ class Exchange:
     async def _produce(self, model: str, prepare: Prepare) -> None:
         try:
             async with self._pool.lease(model) as running:
+                self._record.meter = self._record.telemetry.meter(model)
                 await self._run_all(running, prepare(running.info))
             self.fail(ServiceError("the model ended the request without a word"))
         except Exception as exc:

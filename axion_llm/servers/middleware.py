@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from axion_llm.api.errors import problem_for
 from axion_llm.servers.access import Record, request_id
 from axion_llm.servers.exchange import ClientGone
+from axion_llm.servers.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ async def answer_with_problem(request: Request, exc: Exception) -> Response:
 
 
 class RequestScope:
-    def __init__(self, app: ASGIApp, port: str) -> None:
+    def __init__(self, app: ASGIApp, port: str, telemetry: Telemetry) -> None:
         self.app = app
         self._port = port
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,10 +63,10 @@ class RequestScope:
             response = await answer_with_problem(Request(scope), exc)
             await response(scope, receive, send_with_id)
         finally:
-            record.write()
+            record.write(getattr(scope.get("route"), "path", "other"))
 
     def _new_record(self, scope: Scope) -> Record:
         given = Headers(scope=scope).get("x-request-id")
-        record = Record(request_id(given), self._port, scope["method"], scope["path"])
+        record = Record(request_id(given), self._port, scope["method"], scope["path"], self._telemetry)
         scope[_RECORD] = record
         return record

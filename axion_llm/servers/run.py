@@ -27,6 +27,7 @@ from axion_llm.servers.guard import Gate
 from axion_llm.servers.listen import BACKLOG, listen_all, url
 from axion_llm.servers.profile import Kind
 from axion_llm.servers.protocol import MAX_HEAD_BYTES, HttpProtocol
+from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.tls import tls_options
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ async def serve(
     stop = stop or Stop()
     drain, gate, tls = Drain(), Gate(settings), tls_options(settings)
     sockets = listen_all(settings, [PROFILES[kind] for kind in kinds])
-    apps = [create_app(pool, settings, kind=kind, drain=drain, gate=gate) for kind in kinds]
+    shared: dict[str, Any] = {"drain": drain, "gate": gate, "telemetry": Telemetry()}
+    apps = [create_app(pool, settings, kind=kind, **shared) for kind in kinds]
     servers = [_Server(app, settings, tls) for app in apps]
     with _signals(stop):
         scheme = "https" if settings.tls_cert else "http"

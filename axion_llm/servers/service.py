@@ -11,6 +11,7 @@ from axion_llm.models.spec import ModelSpec
 from axion_llm.pool.interface import ModelPool, ModelStatus
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.profile import Profile
+from axion_llm.servers.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Service:
     settings: Settings
     profile: Profile
     drain: Drain
+    telemetry: Telemetry
     began: int = field(default_factory=lambda: int(time.time()))
 
     def status(self, name: str) -> ModelStatus:

@@ -191,6 +191,11 @@ class WorkerClient:
             raise EngineError(f"{self.name}: the worker has not answered for {timeout_seconds:g} s")
         return stats
 
+    @property
+    def last_stats(self) -> EngineStats:
+        """As it said last: the final ones once it has been stopped in order."""
+        return self._link.last_stats if self._link else EngineStats()
+
     async def stop(self) -> None:
         """End its requests with ShuttingDown, then the process; nothing of it is left. May be repeated."""
         if self._stopping is None:

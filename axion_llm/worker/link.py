@@ -18,6 +18,7 @@ from axion_llm.worker.messages import (
     Cancel,
     Detokenized,
     Embedded,
+    EngineStats,
     Event,
     Failed,
     FromWorker,
@@ -82,6 +83,7 @@ class Link:
     def __init__(self, endpoint: str) -> None:
         self.name = "worker"  # the model's, once there is one
         self.on_progress: Callable[[float], None] | None = None
+        self.last_stats = EngineStats()  # that came with a Pong
         self._streams: dict[str, Stream] = {}
         self._replies: dict[Hashable, asyncio.Future[Any]] = {}
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
@@ -112,6 +114,7 @@ class Link:
             case Embedded() | Tokenized() | Detokenized():
                 self._deliver(message)
             case Pong(nonce=nonce, stats=stats):
+                self.last_stats = stats
                 self._reply(nonce, stats)
             case LoadProgress(fraction=fraction):
                 if self.on_progress:

@@ -2,7 +2,7 @@
 
 Direction and order
     parent -> worker   Load once; then requests, Cancel, SetCores, Ping in any order; Shutdown last
-    worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch, replies and Pong
+    worker -> parent   Hello once; LoadProgress*, then Loaded or LoadFailed; then Batch, replies, Pong; a last Pong
 
 A request's life, as events inside Batch: exactly one Accepted or Failed first; after Accepted, any number of Piece;
 then exactly one Finished or Failed. Nothing after that. Embed, Tokenize and Detokenize have one reply: Embedded,
@@ -150,6 +150,8 @@ class Loaded(Message, frozen=True):
     control_tokens: list[str] = []  # their texts
     n_embd: int = 0  # of an embedding
     n_embedding_tokens: int = 0  # of one input; 0: the model gives no embeddings
+    compute_bytes: int = 0  # buffers of a step and of its outputs, in full; not all of it need be resident
+    base_bytes: int = 0  # resident in the process before it opened the model
 
 
 class LoadFailed(Message, frozen=True):

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -137,6 +138,7 @@ class Worker:
                 self._load(message)
             case m.Shutdown():
                 self._end_all()
+                self._send(m.Pong(0, self._stats()))  # nobody asked, but nobody can ask again
                 raise Stop
 
     # ---- requests
@@ -229,6 +231,7 @@ class Worker:
             from axion_llm.engine.engine import Engine
 
             num_threads = load.num_threads or len(os.sched_getaffinity(0))
+            base_bytes = resident_bytes()
             model = LlamaModel(load, num_threads, self._on_progress)
             engine = Engine(model)
             engine.warm_up()
@@ -242,7 +245,9 @@ class Worker:
             m.Loaded(
                 n_ctx=self._engine.max_request_tokens,
                 n_seq_max=model.n_seq_max,
-                kv_bytes=model.kv_bytes(load.kv_type),
+                kv_bytes=model.kv_bytes,
+                compute_bytes=model.compute_bytes,
+                base_bytes=base_bytes,
                 load_seconds=time.monotonic() - started,
                 control_tokens=self._engine.vocabulary.control_texts,
                 n_embedding_tokens=self._engine.embedder.max_tokens,
@@ -261,6 +266,10 @@ def prepare() -> None:
     """All imports that a load needs: a worker that stands ready without a model has only to open the file."""
     with contextlib.suppress(AxionError):  # it comes again in the load, which can tell
         import axion_llm.engine.engine  # noqa: F401
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def die_with_parent() -> None:

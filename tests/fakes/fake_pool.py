@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from axion_llm.errors import ModelInUse, ModelNotFound
 from axion_llm.models.spec import ModelSpec, Source
 from axion_llm.pool.interface import ModelStatus, RunningModel
-from axion_llm.pool.ledger import Account
+from axion_llm.pool.report import Account, MachineMemory, MemoryReport, ProcessMemory, WorkerMemory
 from axion_llm.worker.messages import (
     Accepted,
     Detokenize,
@@ -91,7 +91,20 @@ class FakePool:
     is_warm: bool = True
     is_stopped: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)  # load, unload, pin
+    stats: EngineStats = field(default_factory=EngineStats)
     pinned: set[str] = field(default_factory=set)
+    report: MemoryReport = field(
+        default_factory=lambda: MemoryReport(
+            MachineMemory(8 << 30, 6 << 30, 7 << 30, 1 << 30),
+            ProcessMemory(1, 90 << 20, 80 << 20, 70 << 20),
+            {
+                "fake": WorkerMemory(
+                    ProcessMemory(2, 500 << 20, 450 << 20, 400 << 20, 100 << 20), 170 << 20, 320 << 20, 50 << 20
+                )
+            },
+            (ProcessMemory(3, 60 << 20, 50 << 20, 40 << 20),),
+        )
+    )
     history: dict[str, Account] = field(default_factory=dict)
 
     def models(self) -> list[ModelStatus]:
@@ -130,6 +143,9 @@ class FakePool:
         self.orders.append(("pin", name, is_pinned))
         (self.pinned.add if is_pinned else self.pinned.discard)(name)
 
+    async def memory(self) -> MemoryReport:
+        return self.report
+
     def accounts(self) -> dict[str, Account]:
         return self.history
 
@@ -152,7 +168,7 @@ class FakeModel:
         return self._pool.info
 
     async def stats(self) -> EngineStats:
-        return EngineStats()
+        return self._pool.stats
 
     async def embed(self, request: Embed) -> Embedded:
         """Each vector points along the axis of its input's length."""
