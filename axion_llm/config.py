@@ -30,6 +30,7 @@ def default_keys_file() -> Path:
     return default_config_dir() / "keys.toml"
 
 
+CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("auto", "text", "json")}
 _NOT_NEGATIVE = (
     "warm",
     "threads",
@@ -67,6 +68,9 @@ class Settings:
     models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
     user_models_file: Path = field(default_factory=lambda: default_config_dir() / "models.toml")
     log_level: str = "info"
+    log_format: str = "auto"  # text, json, or auto: colours on a terminal, else text
+    log_prompts: bool = False  # the texts of prompts and answers too
+    tracing: bool = False  # OpenTelemetry spans; wants the extra `tracing`
     keys_file: Path = field(default_factory=default_keys_file)
     api_keys: str = field(default="", repr=False)  # keys that may use the models, separated by commas
     admin_keys: str = field(default="", repr=False)  # keys that may do everything
@@ -99,6 +103,9 @@ class Settings:
         for name in ("step_ms", "num_scheduler_steps", "max_queue"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 or more", param=name)
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: one of {', '.join(allowed)}", param=name)
         if self.hang_seconds < 1:
             raise ConfigError(f"hang_seconds = {self.hang_seconds}: must be 1 or more", param="hang_seconds")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 
 from axion_llm.config import Settings
-from axion_llm.errors import ConfigError
+from axion_llm.servers.logs import FORMATS, LEVELS, log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from axion_llm.servers.run import Urls
 
 PORTS = ("standard", "streaming", "consensus")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 OPEN_TO_ALL = (
     "host %s without API keys: everybody who reaches this machine may use the models; "
     "make a key with: axion-llm keys new NAME"
@@ -53,7 +51,10 @@ PORT = click.IntRange(0, 65535)
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Web pages that may use it: https://my.app; *: all.")
 @click.option("--tls-cert", type=FILE, help="Certificate and its chain (PEM): https instead of http.")
 @click.option("--tls-key", type=FILE, help="The certificate's key (PEM, no passphrase).")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on stderr.  [info]")
+@click.option("--log-level", type=click.Choice(LEVELS), help="How much to say on stderr.  [info]")
+@click.option("--log-format", type=click.Choice(FORMATS), help="A line of text or of JSON for each event.  [auto]")
+@click.option("--log-prompts/--no-log-prompts", default=None, help="Prompts and answers in the log, too.  [no]")
+@click.option("--tracing/--no-tracing", default=None, help="OpenTelemetry spans, to OTEL_EXPORTER_OTLP_ENDPOINT.  [no]")
 def serve(only: tuple[str, ...], **options: Any) -> None:
     """Answer OpenAI clients on 8082 (standard), 8083 (streaming) and 8084 (consensus) until Ctrl-C.
 
@@ -72,7 +73,7 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
     answers that have begun go on for a few seconds, a second one ends them.
     """
     settings = Settings.load({k: v for k, v in options.items() if v != ()})
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings, _kinds(only)))
 
 
@@ -128,16 +129,3 @@ class _Announcer:
 def _example(url: str, model: str) -> str:
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     return f"try        curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
-
-
-def _log_to_stderr(level: str) -> None:
-    if level not in LOG_LEVELS:
-        raise ConfigError(f"log_level = {level!r}: one of {', '.join(LOG_LEVELS)}", param="log_level")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    handler: logging.Handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-    if not console.is_terminal:  # for files and journals: one plain line each
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("asyncio").setLevel(logging.WARNING)

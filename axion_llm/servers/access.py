@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from axion_llm.servers.telemetry import ModelMeter, Telemetry
+from axion_llm.servers.transcript import Transcript
 
 log = logging.getLogger("axion_llm.access")
 
@@ -42,23 +43,32 @@ class Record:
     key: str | None = None  # the name of the API key
     meter: ModelMeter | None = None  # of the model that works for it
     charge: Callable[[int], None] | None = None  # tokens, to the key's limit
+    charged: int = 0
+    stations: list[tuple[str, float, float]] = field(default_factory=list)  # of the first choice: begin and end
+    transcript: Transcript | None = None  # when texts are to be logged
 
     def count_prompt(self, num_tokens: int) -> None:
         self.tokens_in += num_tokens
-        if self.charge:
-            self.charge(num_tokens)
+        self._settle()
 
     def count_output(self, num_tokens: int) -> None:
         self.tokens_out += num_tokens
-        if self.charge:
-            self.charge(num_tokens)
+        self._settle()
         if self.first_token is None and num_tokens:
             self.first_token = time.perf_counter()
             if self.meter:
                 self.meter.ttft.observe(self.first_token - self.began)
 
+    def note_stations(self, **milliseconds: float) -> None:
+        """The stations that end now, in their order, each with its duration."""
+        end = time.perf_counter() - sum(milliseconds.values()) / 1e3
+        for name, duration in milliseconds.items():
+            begin, end = end, end + duration / 1e3
+            self.stations.append((name, begin, end))
+
     def write(self, endpoint: str) -> None:
         """`endpoint`: the route's pattern, since paths are the clients' choice and without number."""
+        self._settle()
         self.telemetry.count_request(self.port, endpoint, self.status)
         if self.meter and self.model is not None:
             self.telemetry.count_completion(
@@ -72,7 +82,40 @@ class Record:
             )
         level = logging.DEBUG if self.path in _QUIET_PATHS and self.status < 400 else logging.INFO
         if log.isEnabledFor(level):
-            log.log(level, "%s", self.line(time.perf_counter()))
+            now = time.perf_counter()
+            log.log(level, "%s", self.line(now), extra={"fields": self.fields(now)})
+
+    def _settle(self) -> None:
+        """Charge what has been counted since the last time, by whomever."""
+        if self.charge is not None:
+            self.charge(self.tokens_in + self.tokens_out - self.charged)
+            self.charged = self.tokens_in + self.tokens_out
+
+    def fields(self, now: float) -> dict[str, object]:
+        """The same as `line`, for logs of JSON."""
+        found: dict[str, object] = {
+            "method": self.method,
+            "path": self.path[:200],
+            "status": self.status or None,
+            "port": self.port,
+            "ms": round((now - self.began) * 1e3, 1),
+            "request_id": self.id,
+        }
+        if self.key is not None:
+            found["key"] = self.key
+        if self.model is not None:
+            found |= {"model": self.model[:200], "finish": self.finish}
+            found |= {"tokens_in": self.tokens_in, "tokens_cached": self.cached, "tokens_out": self.tokens_out}
+        if self.first_token is not None:
+            found["ttft_ms"] = round((self.first_token - self.began) * 1e3, 1)
+            if self.tokens_out > 1:
+                found["tokens_per_second"] = round(self._speed(now), 2)
+        return found | {f"{name}_ms": round((end - begin) * 1e3, 1) for name, begin, end in self.stations}
+
+    def _speed(self, now: float) -> float:
+        """Of the tokens behind the first."""
+        assert self.first_token is not None
+        return (self.tokens_out - 1) / max(now - self.first_token, 1e-6)
 
     def line(self, now: float) -> str:
         parts = [f"{self.method} {_printable(self.path)} {self.status or '-'}", f"port={self.port}"]
@@ -89,7 +132,7 @@ class Record:
         if self.first_token is not None:
             parts.append(f"ttft_ms={(self.first_token - self.began) * 1000:.0f}")
             if self.tokens_out > 1:
-                parts.append(f"tps={(self.tokens_out - 1) / max(now - self.first_token, 1e-6):.1f}")
+                parts.append(f"tps={self._speed(now):.1f}")
         return parts
 
 

@@ -33,6 +33,7 @@ from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.service import Service
 from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.texts import TextEndpoints
+from axion_llm.servers.tracing import Tracer
 
 PROFILES: dict[Kind, Profile] = {p.kind: p for p in (standard.PROFILE, streaming.PROFILE, consensus.PROFILE)}
 
@@ -45,6 +46,7 @@ def create_app(
     drain: Drain | None = None,
     gate: Gate | None = None,
     telemetry: Telemetry | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """`drain`, `gate` and `telemetry` are one for all ports of a process; without them the port has its own."""
     profile = PROFILES[kind]
@@ -53,7 +55,9 @@ def create_app(
     app.add_middleware(Guard, gate=gate or Gate(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
-    app.add_middleware(RequestScope, port=kind, telemetry=service.telemetry)  # the last added is the outermost
+    app.add_middleware(  # the last is the outermost
+        RequestScope, port=kind, telemetry=service.telemetry, log_prompts=settings.log_prompts, tracer=tracer
+    )
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     _add_routes(app, Endpoints(service), TextEndpoints(service))

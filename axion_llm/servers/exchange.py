@@ -149,12 +149,17 @@ class Exchange:
             self._count_output(index, event.completion_tokens - self._num_shown[index])
             self._count_prompt(index, cached=event.cached_tokens)
             self._record.finish = event.reason
+            if index == 0:
+                times = {"queue": event.queue_ms, "prefill": event.prefill_ms, "decode": event.decode_ms}
+                self._record.note_stations(**times)
         elif type(event) is Accepted:
             self._num_accepted += 1
             self._count_prompt(index, read=event.prompt_tokens)
             return self._wake()
         self._last_put = time.monotonic()  # the event loop's clock
         self._items.append((index, event))
+        if self._record.transcript:
+            self._record.transcript.add(index, event)
         if len(self._items) > MAX_UNSENT_EVENTS and self._error is None:
             self._stall()
         self._wake()
@@ -205,6 +210,8 @@ class Exchange:
             await _end(tasks)
 
     async def _run(self, running: RunningModel, index: int, request: Generate) -> None:
+        if self._record.transcript:
+            self._record.transcript.prompt(index, request.prompt)
         async with aclosing(running.generate(request)) as events:
             async for event in events:
                 self._put(index, event)

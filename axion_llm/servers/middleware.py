@@ -13,6 +13,9 @@ from axion_llm.api.errors import problem_for
 from axion_llm.servers.access import Record, request_id
 from axion_llm.servers.exchange import ClientGone
 from axion_llm.servers.telemetry import Telemetry
+from axion_llm.servers.logs import current_request
+from axion_llm.servers.tracing import Tracer
+from axion_llm.servers.transcript import Transcript
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,26 @@ async def answer_with_problem(request: Request, exc: Exception) -> Response:
 
 
 class RequestScope:
-    def __init__(self, app: ASGIApp, port: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        port: str,
+        telemetry: Telemetry,
+        *,
+        log_prompts: bool = False,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.app = app
         self._port = port
         self._telemetry = telemetry
+        self._log_prompts = log_prompts
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         record = self._new_record(scope)
+        current = current_request.set(record.id)
         id_header = (b"x-request-id", record.id.encode())
 
         async def send_with_id(message: Message) -> None:
@@ -64,9 +78,13 @@ class RequestScope:
             await response(scope, receive, send_with_id)
         finally:
             record.write(getattr(scope.get("route"), "path", "other"))
+            if self._tracer:
+                self._tracer.write(record, Headers(scope=scope).get("traceparent"))
+            current_request.reset(current)
 
     def _new_record(self, scope: Scope) -> Record:
         given = Headers(scope=scope).get("x-request-id")
         record = Record(request_id(given), self._port, scope["method"], scope["path"], self._telemetry)
+        record.transcript = Transcript() if self._log_prompts else None
         scope[_RECORD] = record
         return record

@@ -29,6 +29,7 @@ from axion_llm.servers.profile import Kind
 from axion_llm.servers.protocol import MAX_HEAD_BYTES, HttpProtocol
 from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.tls import tls_options
+from axion_llm.servers.tracing import SpanWriter
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,9 @@ async def serve(
     """Runs until a signal, or `stop`. Raises ConfigError for a port that cannot be had, before any load."""
     stop = stop or Stop()
     drain, gate, tls = Drain(), Gate(settings), tls_options(settings)
+    tracer = SpanWriter() if settings.tracing else None
     sockets = listen_all(settings, [PROFILES[kind] for kind in kinds])
-    shared: dict[str, Any] = {"drain": drain, "gate": gate, "telemetry": Telemetry()}
+    shared: dict[str, Any] = {"drain": drain, "gate": gate, "telemetry": Telemetry(), "tracer": tracer}
     apps = [create_app(pool, settings, kind=kind, **shared) for kind in kinds]
     servers = [_Server(app, settings, tls) for app in apps]
     with _signals(stop):
@@ -112,6 +114,8 @@ async def serve(
             await _end_requests(drain, stop, servers, settings.shutdown_grace_seconds)
             await _end_servers(servers, running)
             await pool.stop()
+            if tracer:
+                await asyncio.to_thread(tracer.stop)
 
 
 async def _start(pool: ModelPool, on_ready: Callable[[], None]) -> None:

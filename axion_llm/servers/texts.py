@@ -43,7 +43,8 @@ class TextEndpoints:
             return await model.embed(Embed(_new_id(), body.input))
 
         found = await self._ask(request, body.model, ask)
-        record.tokens_in, record.finish = found.prompt_tokens, "stop"
+        record.count_prompt(found.prompt_tokens)
+        record.finish = "stop"
         # Megabytes of numbers may be in it: not between the tokens of the streams.
         content = await asyncio.to_thread(lambda: msgspec.json.encode(embedding_object(body, found)))
         return Response(content, media_type="application/json")
