@@ -84,12 +84,12 @@ def _kinds(only: tuple[str, ...]) -> list[Kind]:
 
 async def _serve(settings: Settings, kinds: list[Kind]) -> None:
     # Here, so that --help and a mistake in an option do not wait for them.
-    from axion_llm.models.registry import load_registry
+    from axion_llm.models.live import LiveRegistry
     from axion_llm.pool.pool import Pool
     from axion_llm.security.keyring import KeyRing
     from axion_llm.servers.run import serve as run
 
-    pool = Pool(load_registry(settings), settings)
+    pool = Pool(LiveRegistry(settings), settings)
     announce = _Announcer(pool)
     if not settings.is_loopback and not KeyRing(settings).is_asking:
         log.warning(OPEN_TO_ALL, settings.host)

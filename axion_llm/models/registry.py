@@ -105,6 +105,12 @@ def _package_folder(package: str) -> Path | None:
     return Path(found.origin).parent
 
 
+def registry_files(settings: Settings) -> list[Path]:
+    """All that may make up the registry, whether they exist or not."""
+    named = [settings.models_file] if settings.models_file else []
+    return [SHIPPED, settings.user_models_file, *named]
+
+
 def _files(settings: Settings) -> list[Path]:
     files = [SHIPPED]
     if settings.user_models_file.exists():

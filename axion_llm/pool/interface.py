@@ -105,6 +105,15 @@ class ModelPool(Protocol):
         """Measured now, which takes some milliseconds, in a thread."""
         ...
 
+    @property
+    def registry_error(self) -> str | None:
+        """A mistake in the registry's files as they are now; what was read before it is in force."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the registry anew. Running models go on: a change takes effect at the next load, a removal when idle."""
+        ...
+
     def is_ready(self) -> bool:
         """True when the models to be warm at start are loaded (or have failed to)."""
         ...

@@ -33,6 +33,7 @@ from axion_llm.worker.client import WorkerClient
 from axion_llm.worker.messages import Load
 
 IDLE_CHECK_SECONDS = 5.0
+REGISTRY_CHECK_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,15 @@ class Models(Protocol):
     def get(self, name: str) -> ModelSpec: ...
 
     def __iter__(self) -> Iterator[ModelSpec]: ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    def has_changed(self) -> bool: ...
+
+    def reload(self) -> None: ...
 
 
 def estimate(path: Path, spec: ModelSpec) -> MemoryNeed:
@@ -78,6 +88,7 @@ class Pool:
         self._room = Room(self._slots, settings, read_memory, self._ledger)
         self._warming: asyncio.Task[None] | None = None
         self._janitor: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._is_stopping = False
 
     # ---- ModelPool
@@ -142,17 +153,26 @@ class Pool:
     def accounts(self) -> dict[str, Account]:
         return self._ledger.accounts()
 
+    @property
+    def registry_error(self) -> str | None:
+        return self._registry.error
+
+    async def reload(self) -> None:
+        await asyncio.to_thread(self._registry.reload)
+        self._retire()
+
     def is_ready(self) -> bool:
         return self._warming is not None and self._warming.done() and not self._is_stopping
 
     async def start(self) -> None:
         self._warming = asyncio.create_task(self._warm_up())
         self._janitor = asyncio.create_task(self._unload_idle())
+        self._following = asyncio.create_task(self._follow_registry())
 
     async def stop(self) -> None:
         self._is_stopping = True
         slots = self._slots.values()
-        tasks = [task for task in (self._warming, self._janitor, *(s.loading for s in slots)) if task]
+        tasks = [task for task in (self._warming, self._janitor, self._following, *(s.loading for s in slots)) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,7 +184,9 @@ class Pool:
 
     def _slot(self, spec: ModelSpec) -> Slot:
         slot = self._slots.setdefault(spec.name, Slot(spec))
-        slot.spec = spec  # the registry may have been read anew
+        slot.listed = spec  # the registry may have been read anew
+        if not slot.worker and not slot.loading:
+            slot.spec = spec
         return slot
 
     async def _ensure_ready(self, slot: Slot) -> ModelWorker:
@@ -190,6 +212,7 @@ class Pool:
                 await asyncio.wait({slot.leaving})
             self._bury_crashed(slot)
             slot.give_up_place()
+            slot.spec = slot.listed
             path, need = await asyncio.to_thread(self._inspect, slot.spec)
             await self._room.take(slot, need)
             self._share_cores()
@@ -284,6 +307,19 @@ class Pool:
             await asyncio.sleep(min(IDLE_CHECK_SECONDS, idle_seconds / 4))
             for name in policy.expired(self._room.residents(), time.monotonic(), idle_seconds):
                 self._room.unload(self._slots[name], "idle", f"not used for {idle_seconds:g} s")
+
+    async def _follow_registry(self) -> None:
+        while True:
+            await asyncio.sleep(REGISTRY_CHECK_SECONDS)
+            if await asyncio.to_thread(self._registry.has_changed):
+                await self.reload()
+            self._retire()
+
+    def _retire(self) -> None:
+        """What is no longer in the registry goes as soon as nobody uses it."""
+        for name, slot in self._slots.items():
+            if name not in self._registry and slot.ready and not slot.num_leases:
+                self._room.unload(slot, "removed", "no longer in the registry")
 
 
 def _retrieve(load: asyncio.Task[ModelWorker]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -43,7 +43,8 @@ class ModelWorker(RunningModel, Protocol):
 class Slot:
     """Written by the pool only. It has a place from the admission of a load to the end of its worker."""
 
-    spec: ModelSpec
+    listed: ModelSpec  # as the registry has it now
+    spec: ModelSpec = field(init=False)  # as it was loaded; the same when it is not
     num_leases: int = 0  # requests that use it or wait for it
     last_used: float = 0.0
     error: str | None = None  # why the last load failed
@@ -54,6 +55,9 @@ class Slot:
     has_place: bool = False
     held_bytes: int = 0  # by its place
     pin: bool | None = None  # an order; None: as the registry says
+
+    def __post_init__(self) -> None:
+        self.spec = self.listed
 
     @property
     def ready(self) -> ModelWorker | None:
@@ -67,7 +71,7 @@ class Slot:
 
     @property
     def is_pinned(self) -> bool:
-        return self.spec.pin if self.pin is None else self.pin
+        return self.listed.pin if self.pin is None else self.pin
 
     def take_place(self, num_bytes: int) -> None:
         self.has_place, self.held_bytes = True, num_bytes

@@ -144,6 +144,7 @@ class Endpoints:
         if is_known(request.scope):
             states = [{"id": s.spec.name, "state": s.state, "error": s.error and public(s.error)} for s in statuses]
             status |= {"requests": self._service.drain.num_in_flight, "models": states}
+            status |= {"registry_error": self._service.pool.registry_error}
         return JSONResponse(status)
 
     async def ready(self, request: Request) -> Response:

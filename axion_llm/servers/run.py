@@ -3,6 +3,7 @@
 first signal     no new request; those in flight have `shutdown_grace_seconds`, then an error ends them
 second signal    they end at once
 third signal     the process ends as if it had never heard of any of this
+SIGHUP           the registry is read anew
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ async def serve(
     shared: dict[str, Any] = {"drain": drain, "gate": gate, "telemetry": Telemetry(), "tracer": tracer}
     apps = [create_app(pool, settings, kind=kind, **shared) for kind in kinds]
     servers = [_Server(app, settings, tls) for app in apps]
-    with _signals(stop):
+    with _signals(stop, pool):
         scheme = "https" if settings.tls_cert else "http"
         on_listening({kind: url(sock, scheme) for kind, sock in zip(kinds, sockets, strict=True)})
         running = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
@@ -173,7 +174,7 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
+def _signals(stop: Stop, pool: ModelPool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # whoever started it there has `stop`
         yield
         return
@@ -187,10 +188,18 @@ def _signals(stop: Stop) -> Iterator[None]:
                 loop.remove_signal_handler(signum)
                 signal.signal(signum, signal.SIG_DFL)
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        reload = asyncio.ensure_future(pool.reload())
+        reloads.add(reload)
+        reload.add_done_callback(reloads.discard)
+
     for signum in received:
         loop.add_signal_handler(signum, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         yield
     finally:
-        for signum in received:
+        for signum in (*received, signal.SIGHUP):
             loop.remove_signal_handler(signum)

@@ -38,6 +38,7 @@ async def build(service: Service, *, with_memory: bool) -> doc.Status:
         num_requests=service.drain.num_in_flight,
         models=models,
         max_loaded=service.settings.max_loaded,
+        registry_error=pool.registry_error,
         machine=_machine(report) if report else None,
         server=_process(report.server) if report and report.server else None,
         spares=[_process(spare) for spare in report.spares] if report else [],

@@ -90,6 +90,7 @@ class FakePool:
     num_cancelled: int = 0
     is_warm: bool = True
     is_stopped: bool = False
+    registry_error: str | None = None
     orders: list[tuple[object, ...]] = field(default_factory=list)  # load, unload, pin
     stats: EngineStats = field(default_factory=EngineStats)
     pinned: set[str] = field(default_factory=set)
@@ -148,6 +149,9 @@ class FakePool:
 
     def accounts(self) -> dict[str, Account]:
         return self.history
+
+    async def reload(self) -> None:
+        self.orders.append(("reload",))
 
     def is_ready(self) -> bool:
         return self.is_warm

@@ -32,6 +32,10 @@ class Machine:
     def __init__(self, models: dict[str, str], **settings: Any) -> None:
         self.files: dict[str, str | None] = dict(models)
         self.need = dict.fromkeys(models, 0)
+        self.error: str | None = None
+        self.new_files: dict[str, str | None] | None = None  # for the next reload
+        self.contexts: dict[str, int] = {}
+        self.new_contexts: dict[str, int] = {}
         self.memory = Memory(16 * GIB, 32 * GIB)
         self.ids = itertools.count()
         self.workers: list[WorkerClient] = []
@@ -51,7 +55,17 @@ class Machine:
     def get(self, name: str) -> ModelSpec:
         if name not in self.files:
             raise ModelNotFound(name)
-        return ModelSpec(name, Source(repo="r"), f"{name}.gguf")
+        return ModelSpec(name, Source(repo="r"), f"{name}.gguf", n_ctx=self.contexts.get(name, 8192))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.files
+
+    def has_changed(self) -> bool:
+        return self.new_files is not None
+
+    def reload(self) -> None:
+        self.files, self.new_files = self.new_files or self.files, None
+        self.contexts = {**self.contexts, **self.new_contexts}
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return map(self.get, list(self.files))
