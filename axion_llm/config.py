@@ -38,6 +38,7 @@ _NOT_NEGATIVE = (
     "spare_workers",
     "requests_per_minute",
     "tokens_per_minute",
+    "responses_ttl_seconds",
 )
 
 
@@ -67,6 +68,9 @@ class Settings:
     models_file: Path | None = None  # a registry added to the shipped one and the user's
     models_dir: Path = field(default_factory=lambda: default_data_dir() / "models")
     user_models_file: Path = field(default_factory=lambda: default_config_dir() / "models.toml")
+    store_responses: bool = True  # of /v1/responses, for previous_response_id and for reading them again
+    responses_file: Path = field(default_factory=lambda: default_data_dir() / "responses.sqlite")
+    responses_ttl_seconds: float = 30 * 24 * 3600.0
     log_level: str = "info"
     log_format: str = "auto"  # text, json, or auto: colours on a terminal, else text
     log_prompts: bool = False  # the texts of prompts and answers too

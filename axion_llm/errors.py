@@ -6,7 +6,9 @@
     ├── RequestError            the client's fault; becomes HTTP 4xx
     │   ├── BadRequest          a field has a bad value
     │   ├── ContextLengthExceeded
+    │   │   └── PreviousResponseNotFound   unknown, expired, deleted, or another key's
     │   ├── ModelNotFound       no such name in the registry
+    │   ├── ResponseNotFound    the same of a response that is asked for by its id
     │   ├── ModelInUse          requests are in flight that an order would end
     │   ├── Unauthenticated     no API key, or one that is not known
     │   ├── Forbidden           the key, the host or the page may not do this
@@ -60,6 +62,14 @@ class BadRequest(RequestError):
 
 class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
+
+
+class PreviousResponseNotFound(BadRequest):
+    code = "previous_response_not_found"
+
+
+class ResponseNotFound(RequestError):
+    code = "response_not_found"
 
 
 class ModelNotFound(RequestError):

@@ -67,6 +67,7 @@ def problem_for(exc: BaseException) -> Problem:
 
 _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.RequestError: (400, INVALID_REQUEST),
+    errors.ResponseNotFound: (404, INVALID_REQUEST),
     errors.ModelNotFound: (404, INVALID_REQUEST),
     errors.ModelInUse: (409, INVALID_REQUEST),
     errors.Unauthenticated: (401, INVALID_REQUEST),
@@ -123,7 +124,10 @@ def _path(location: tuple[int | str, ...]) -> str | None:
     """("messages", 0, "role") as messages[0].role"""
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part[:MAX_ECHOED_CHARS]}"
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not part.startswith("~"):  # the schema's own name for one form of a value
+            path += f".{part[:MAX_ECHOED_CHARS]}"
     return path.lstrip(".") or None
 
 

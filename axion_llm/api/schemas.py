@@ -42,7 +42,7 @@ def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and bool(value == other)  # 0 is not False here
 
 
-def _only(*allowed: Any) -> AfterValidator:
+def only(*allowed: Any) -> AfterValidator:
     def check(value: Any) -> Any:
         if value is None or any(_same(value, other) for other in allowed):
             return value
@@ -132,7 +132,7 @@ class Strict(BaseModel):
 
 class StreamOptions(Strict):
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, _only(False)] = None
+    include_obfuscation: Annotated[Any, only(False)] = None
 
 
 class Message(Strict):
@@ -141,8 +141,8 @@ class Message(Strict):
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None  # of an earlier turn: rendered by the model's template
     tool_call_id: str | None = None
-    audio: Annotated[Any, _only()] = None
-    function_call: Annotated[Any, _only()] = None
+    audio: Annotated[Any, only()] = None
+    function_call: Annotated[Any, only()] = None
 
     @model_validator(mode="after")
     def _only_an_assistant_may_say_nothing(self) -> Message:
@@ -189,20 +189,20 @@ class ChatRequest(Generation):
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None  # says something about tools only
 
-    audio: Annotated[Any, _only()] = None
-    function_call: Annotated[Any, _only("none", "auto")] = None
-    functions: Annotated[Any, _only([])] = None
-    modalities: Annotated[Any, _only(["text"])] = None
-    moderation: Annotated[Any, _only()] = None
-    prediction: Annotated[Any, _only()] = None
-    reasoning_effort: Annotated[Any, _only("none")] = None
-    response_format: Annotated[Any, _only({"type": "text"})] = None
-    service_tier: Annotated[Any, _only("auto", "default")] = None
-    store: Annotated[Any, _only(False)] = None
-    tool_choice: Annotated[Any, _only("none", "auto")] = None
-    tools: Annotated[Any, _only([])] = None
-    verbosity: Annotated[Any, _only("medium")] = None
-    web_search_options: Annotated[Any, _only()] = None
+    audio: Annotated[Any, only()] = None
+    function_call: Annotated[Any, only("none", "auto")] = None
+    functions: Annotated[Any, only([])] = None
+    modalities: Annotated[Any, only(["text"])] = None
+    moderation: Annotated[Any, only()] = None
+    prediction: Annotated[Any, only()] = None
+    reasoning_effort: Annotated[Any, only("none")] = None
+    response_format: Annotated[Any, only({"type": "text"})] = None
+    service_tier: Annotated[Any, only("auto", "default")] = None
+    store: Annotated[Any, only(False)] = None
+    tool_choice: Annotated[Any, only("none", "auto")] = None
+    tools: Annotated[Any, only([])] = None
+    verbosity: Annotated[Any, only("medium")] = None
+    web_search_options: Annotated[Any, only()] = None
 
     @property
     def max_new_tokens(self) -> int | None:
@@ -216,7 +216,7 @@ class CompletionRequest(Generation):
     echo: bool | None = None
     logprobs: TopLogprobs | None = None
     best_of: int | None = None
-    suffix: Annotated[Any, _only("")] = None  # none of these models is run with its infill tokens
+    suffix: Annotated[Any, only("")] = None  # none of these models is run with its infill tokens
 
     def is_echoed_by_worker(self, prompt: str | list[int]) -> bool:
         """Who echoes: a text alone is at hand here, tokens' text and log probabilities are not."""

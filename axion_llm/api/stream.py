@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from axion_llm.api.collect import SYSTEM_FINGERPRINT, Head, finish_reason, usage
+from axion_llm.api.errors import Problem
 from axion_llm.api.logprobs import TextLogprobs, chat_logprobs
 from axion_llm.api.sse import DONE, json_line
 from axion_llm.worker.messages import Event, Finished, Piece, TokenLogprob
@@ -95,6 +96,9 @@ class Chunks:
 
     def closing(self) -> bytes:
         return (self._usage_chunk() if self._with_usage else b"") + DONE
+
+    def failing(self, problem: Problem) -> bytes:
+        return problem.to_event()
 
     def _usage_chunk(self) -> bytes:
         endings = [e for e in self._endings if e is not None]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from axion_llm.api.collect import Choice, Head, chat_object, completion_object
-from axion_llm.api.errors import problem_for
+from axion_llm.api.errors import Problem, problem_for
 from axion_llm.api.params import Origin, chat_generates, completion_generates
 from axion_llm.api.schemas import ChatRequest, CompletionRequest, Generation
 from axion_llm.api.sse import KEEP_ALIVE
@@ -20,7 +21,7 @@ from axion_llm.api.stream import Chunks, TextChunks
 from axion_llm.servers.access import Record
 from axion_llm.servers.exchange import KEEP_ALIVE_SECONDS, ClientGone, Exchange
 from axion_llm.servers.service import Service
-from axion_llm.worker.messages import Generate, Loaded
+from axion_llm.worker.messages import Event, Generate, Loaded
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,21 @@ STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
 ]
+
+
+class Stream(Protocol):
+    """The events of an answer as bytes: opening(), then encode(...) until is_finished, then closing() or failing()."""
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    def opening(self) -> bytes: ...
+
+    def encode(self, events: Iterable[tuple[int, Event]]) -> bytes: ...
+
+    def closing(self) -> bytes: ...
+
+    def failing(self, problem: Problem) -> bytes: ...
 
 
 class Answer(Response, ABC):
@@ -60,7 +76,10 @@ class Answer(Response, ABC):
     def whole(self, choices: list[Choice]) -> dict[str, Any]: ...
 
     @abstractmethod
-    def chunks(self) -> Chunks: ...
+    def chunks(self) -> Stream: ...
+
+    async def before_end(self) -> None:
+        """What is to be done before a client hears that its answer is complete."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, record = self._service, self._record
@@ -89,7 +108,9 @@ class Answer(Response, ABC):
         while not exchange.is_finished:
             for index, event in await exchange.take():
                 choices[index].add(event)
-        return msgspec.json.encode(self.whole(choices))
+        whole = self.whole(choices)
+        await self.before_end()
+        return msgspec.json.encode(whole)
 
     async def _stream(self, exchange: Exchange, send: Send) -> None:
         chunks = self.chunks()
@@ -102,6 +123,7 @@ class Answer(Response, ABC):
                 events = await exchange.take()
                 body = chunks.encode(events) if events else KEEP_ALIVE
                 if chunks.is_finished:
+                    await self.before_end()
                     body += chunks.closing()
                     break
                 if body:
@@ -109,15 +131,15 @@ class Answer(Response, ABC):
         except ClientGone:
             raise
         except Exception as exc:
-            body = self._error_event(exc)
+            body = chunks.failing(self._problem(exc))
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _error_event(self, exc: Exception) -> bytes:
+    def _problem(self, exc: Exception) -> Problem:
         problem = problem_for(exc)
         self._record.finish = f"error:{problem.code}"
         if not problem.is_expected:
             log.error("error in the middle of a stream, id=%s", self._record.id, exc_info=exc)
-        return problem.to_event()
+        return problem
 
 
 class ChatAnswer(Answer):

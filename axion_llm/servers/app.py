@@ -30,6 +30,8 @@ from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.profile import Kind, Profile
+from axion_llm.servers.response_store import ResponseStore
+from axion_llm.servers.responses import ResponseEndpoints
 from axion_llm.servers.service import Service
 from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.texts import TextEndpoints
@@ -47,8 +49,9 @@ def create_app(
     gate: Gate | None = None,
     telemetry: Telemetry | None = None,
     tracer: Tracer | None = None,
+    responses: ResponseStore | None = None,
 ) -> FastAPI:
-    """`drain`, `gate` and `telemetry` are one for all ports of a process; without them the port has its own."""
+    """What has a default here is one for all ports of a process; without it the port has its own, or none."""
     profile = PROFILES[kind]
     service = Service(pool, settings, profile, drain or Drain(), telemetry or Telemetry())
     app = FastAPI(title="axion-llm", version=__version__, openapi_url=None, redirect_slashes=False)
@@ -61,6 +64,7 @@ def create_app(
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
     _add_routes(app, Endpoints(service), TextEndpoints(service))
+    _add_responses(app, ResponseEndpoints(service, responses))
     admin.add_routes(app, service)
     return app
 
@@ -77,6 +81,14 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> Non
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], dependencies=[require("metrics")], **options)
     app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
     app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
+
+
+def _add_responses(app: FastAPI, responses: ResponseEndpoints) -> None:
+    options: dict[str, Any] = {"response_model": None}
+    app.add_api_route("/v1/responses", responses.create, methods=["POST"], **options)
+    app.add_api_route("/v1/responses/{response_id}", responses.retrieve, methods=["GET"], **options)
+    app.add_api_route("/v1/responses/{response_id}", responses.delete, methods=["DELETE"], **options)
+    app.add_api_route("/v1/responses/{response_id}/input_items", responses.input_items, methods=["GET"], **options)
 
 
 class Endpoints:

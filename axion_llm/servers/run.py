@@ -28,6 +28,7 @@ from axion_llm.servers.guard import Gate
 from axion_llm.servers.listen import BACKLOG, listen_all, url
 from axion_llm.servers.profile import Kind
 from axion_llm.servers.protocol import MAX_HEAD_BYTES, HttpProtocol
+from axion_llm.servers.response_store import open_store
 from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.tls import tls_options
 from axion_llm.servers.tracing import SpanWriter
@@ -100,7 +101,9 @@ async def serve(
     drain, gate, tls = Drain(), Gate(settings), tls_options(settings)
     tracer = SpanWriter() if settings.tracing else None
     sockets = listen_all(settings, [PROFILES[kind] for kind in kinds])
+    responses = open_store(settings)
     shared: dict[str, Any] = {"drain": drain, "gate": gate, "telemetry": Telemetry(), "tracer": tracer}
+    shared["responses"] = responses
     apps = [create_app(pool, settings, kind=kind, **shared) for kind in kinds]
     servers = [_Server(app, settings, tls) for app in apps]
     with _signals(stop, pool):
@@ -117,6 +120,8 @@ async def serve(
             await pool.stop()
             if tracer:
                 await asyncio.to_thread(tracer.stop)
+            if responses:
+                responses.close()
 
 
 async def _start(pool: ModelPool, on_ready: Callable[[], None]) -> None:

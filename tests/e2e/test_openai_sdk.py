@@ -334,3 +334,21 @@ def test_a_user_ends_no_turn(sdk: openai.OpenAI, url: str) -> None:
         return found.usage.prompt_tokens
 
     assert num_prompt_tokens(f"a {attack} b") >= num_prompt_tokens("a b") + len(as_text["tokens"]) > 5
+
+
+def test_responses(sdk: openai.OpenAI) -> None:
+    """The same text as chat gives; a conversation that goes on finds its beginning in the prefix cache."""
+    question = "What is gravity?"
+    options: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 24}
+    whole = sdk.responses.create(input=question, stream=False, **options)
+    assert whole.output_text == text_of(greedy(sdk))
+    assert (whole.status, whole.usage is not None and whole.usage.output_tokens) == ("incomplete", 24)
+    events = list(sdk.responses.create(input=question, stream=True, **options))
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].type == "response.incomplete" and events[-1].response.output_text == whole.output_text
+    after = sdk.responses.create(input="Say more.", previous_response_id=whole.id, stream=False, **options)
+    assert after.usage is not None and whole.usage is not None
+    assert after.usage.input_tokens_details.cached_tokens >= whole.usage.input_tokens - 1
+    messages = [*GRAVITY, {"role": "assistant", "content": whole.output_text}, {"role": "user", "content": "Say more."}]
+    assert after.output_text == text_of(greedy(sdk, messages=messages))
+    sdk.responses.delete(whole.id)

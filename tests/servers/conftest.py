@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 
 import httpx
 import openai
@@ -24,7 +26,9 @@ class LiveServer:
     """`pool` is looked at and scripted from the test's thread, which is all right for plain attributes."""
 
     def __init__(self, **settings: object) -> None:
+        self._home = tempfile.TemporaryDirectory()
         values = {
+            "responses_file": Path(self._home.name) / "data" / "responses.sqlite",
             "standard_port": 0,
             "streaming_port": 0,
             "consensus_port": 0,
@@ -64,6 +68,8 @@ class LiveServer:
         except BaseException as exc:
             self.error = exc
             self._is_listening.set()
+        finally:
+            self._home.cleanup()
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), Stop()
