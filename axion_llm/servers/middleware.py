@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from axion_llm.api.errors import problem_for
 from axion_llm.servers.access import Record, request_id
 from axion_llm.servers.exchange import ClientGone
-from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.logs import current_request
+from axion_llm.servers.telemetry import Telemetry
 from axion_llm.servers.tracing import Tracer
 from axion_llm.servers.transcript import Transcript
 
