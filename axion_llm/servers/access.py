@@ -15,7 +15,7 @@ from axion_llm.servers.transcript import Transcript
 log = logging.getLogger("axion_llm.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
-_QUIET_PATHS = ("/health", "/ready", "/metrics", "/admin/status")
+_QUIET_PATHS = ("/health", "/ready", "/metrics", "/admin/status", "/web/")  # and what is below them
 
 
 def request_id(given: str | None) -> str:
@@ -80,7 +80,7 @@ class Record:
                 cached=self.cached,
                 tokens_out=self.tokens_out,
             )
-        level = logging.DEBUG if self.path in _QUIET_PATHS and self.status < 400 else logging.INFO
+        level = logging.DEBUG if self.path.startswith(_QUIET_PATHS) and self.status < 400 else logging.INFO
         if log.isEnabledFor(level):
             now = time.perf_counter()
             log.log(level, "%s", self.line(now), extra={"fields": self.fields(now)})

@@ -29,6 +29,7 @@ from axion_llm.servers.consensus_answer import ConsensusAnswer
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
+from axion_llm.servers.page import add_page
 from axion_llm.servers.profile import Kind, Profile
 from axion_llm.servers.response_store import ResponseStore
 from axion_llm.servers.responses import ResponseEndpoints
@@ -66,6 +67,7 @@ def create_app(
     _add_routes(app, Endpoints(service), TextEndpoints(service))
     _add_responses(app, ResponseEndpoints(service, responses))
     admin.add_routes(app, service)
+    add_page(app)
     return app
 
 
@@ -140,6 +142,7 @@ class Endpoints:
             "owned_by": "axion-llm",
             "description": status.spec.description,
             "context_length": status.info.n_ctx if status.info else status.spec.n_ctx,
+            "input_modalities": ["text", "image"] if status.spec.mmproj else ["text"],
             "state": status.state,
         }
 

@@ -28,8 +28,9 @@ from axion_llm.security.keyring import KeyRing
 from axion_llm.security.limits import Budget
 from axion_llm.security.origin import SAFE_METHODS, is_host_allowed, is_origin_allowed
 from axion_llm.servers.middleware import record_of
+from axion_llm.servers.page import page_files
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = frozenset({"/health", "/ready", *page_files()})  # the page asks for the key itself
 OWN_SCOPE_PATHS = frozenset({"/metrics"})  # need a key, but not one with the scope "use"
 ANONYMOUS = keys.Key("anonymous", "", frozenset({"use", "metrics"}))  # of a service without keys
 ANONYMOUS_HERE = keys.Key("anonymous", "", frozenset({"admin"}))  # the same, on this machine

@@ -43,7 +43,6 @@ def test_unknown_model(http: httpx.Client, path: str, stream: bool | None) -> No
 
 def test_unknown_path_and_wrong_method(http: httpx.Client) -> None:
     assert error_of(http.get("/v2/chat"), 404)["code"] == "not_found"
-    assert error_of(http.get("/"), 404)["code"] == "not_found"
     assert error_of(http.post("/v1/chat/completions/"), 404)["code"] == "not_found"
     response = http.get(CHAT)
     assert error_of(response, 405)["code"] == "method_not_allowed"
