@@ -1,12 +1,13 @@
 """The bodies of /v1/chat/completions and /v1/completions: strict types and ranges, errors that name a field.
 
-Unknown fields are ignored. A field OpenAI has and this version does not honour is declared with `_only`:
+Unknown fields are ignored. A field OpenAI has and this version does not honour is declared with `only`:
 the values that ask for nothing special pass, every other one is refused, never dropped.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -42,6 +43,16 @@ def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and bool(value == other)  # 0 is not False here
 
 
+@dataclass(frozen=True)
+class _Only(AfterValidator):
+    """With its values in the JSON schema, for /openapi.json."""
+
+    allowed: tuple[Any, ...] = ()
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": [*self.allowed, None]}
+
+
 def only(*allowed: Any) -> AfterValidator:
     def check(value: Any) -> Any:
         if value is None or any(_same(value, other) for other in allowed):
@@ -49,7 +60,7 @@ def only(*allowed: Any) -> AfterValidator:
         choices = ", ".join(repr(a) for a in allowed if a not in ([], {})) or "leave it out"
         raise unsupported(f"this value is not supported by this server (supported: {choices})")
 
-    return AfterValidator(check)
+    return _Only(check, allowed)
 
 
 def _join_text_parts(value: Any) -> Any:

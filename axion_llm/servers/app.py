@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from axion_llm import __version__
 from axion_llm.api import params
 from axion_llm.api.errors import public
+from axion_llm.api.openapi import document
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
 from axion_llm.consensus.experts import Roster
@@ -80,6 +81,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> Non
     app.add_api_route("/detokenize", texts.detokenize, methods=["POST"], **options)
     app.add_api_route("/v1/models", endpoints.models, methods=["GET"], **options)
     app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
+    app.add_api_route("/openapi.json", endpoints.openapi, methods=["GET"], **options)
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], dependencies=[require("metrics")], **options)
     app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
     app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
@@ -145,6 +147,10 @@ class Endpoints:
             "input_modalities": ["text", "image"] if status.spec.mmproj else ["text"],
             "state": status.state,
         }
+
+    async def openapi(self, request: Request) -> Response:
+        chat = ConsensusRequest if self._orchestrator else ChatRequest
+        return JSONResponse(document({"/v1/chat/completions": chat}))
 
     async def metrics(self, request: Request) -> Response:
         return Response(await metrics.render(self._service), media_type=metrics.CONTENT_TYPE)
