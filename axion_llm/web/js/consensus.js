@@ -40,7 +40,7 @@ function change(state, index, fields) {
 
 function ended(told) {
   const { model, sample, status, content, extracted, timings, error } = told;
-  const fields = { model, sample, status: error ? (status ?? "failed") : status, extracted, timings };
+  const fields = { model, sample, status, extracted, timings };
   if (content !== undefined) fields.text = content;
   if (error) fields.error = error.message ?? String(error);
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
@@ -52,8 +52,11 @@ function report(state, told) {
     const index = expert.index ?? state.experts.find((e) => e.model === expert.model)?.index ?? found.experts.length;
     found = change(found, index, ended(expert));
   }
+  const isLive = (e) => e.status === "waiting" || e.status === "running";
+  const experts = found.experts.map((e) => (isLive(e) ? { ...e, status: e.error ? "failed" : "cancelled" } : e));
   return {
     ...found,
+    experts,
     strategy: told.strategy ?? found.strategy,
     agreement: told.agreement ?? found.agreement,
     decidedBy: told.decided_by ?? found.decidedBy,

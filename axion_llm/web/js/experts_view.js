@@ -18,15 +18,17 @@ const STATUS = {
 export class ExpertsView {
   constructor() {
     this.summary = el("summary");
-    this.grid = el("div", { class: "experts" });
-    this.root = el("details", { class: "consensus", open: true }, this.summary, this.grid);
+    this.reason = el("p", { class: "reason muted" });
+    const options = { class: "experts", role: "list", tabindex: "0", "aria-label": "What the experts say" };
+    this.grid = el("div", options);
+    this.root = el("details", { class: "consensus", open: true }, this.summary, this.reason, this.grid);
     this.cards = new Map();
   }
 
   update(state) {
     this.summary.replaceChildren(...summary(state));
-    this.grid.setAttribute("aria-label", "What the experts say");
-    this.grid.setAttribute("role", "list");
+    this.reason.textContent = state.reason ?? "";
+    this.reason.hidden = !state.reason;
     for (const expert of state.experts) this.#card(expert).update(expert, state);
   }
 
@@ -52,7 +54,8 @@ class ExpertCard {
 
   update(expert, state) {
     const isChosen = state.chosen === expert.index;
-    const name = expert.sample ? `${expert.model} (${expert.sample + 1})` : expert.model;
+    const isOneOfMany = state.experts.some((e) => e.model === expert.model && e.sample > 0);
+    const name = isOneOfMany ? `${expert.model} (${expert.sample + 1})` : expert.model;
     this.name.textContent = name;
     this.body.setAttribute("aria-label", `${name}: the whole answer`);
     this.root.dataset.status = expert.status;
@@ -68,16 +71,16 @@ class ExpertCard {
   }
 }
 
-function summary({ experts, strategy, agreement, decidedBy, judge, isEarly, reason }) {
+function summary({ experts, strategy, agreement, decidedBy, judge, isEarly }) {
   const done = experts.filter((e) => !["waiting", "running"].includes(e.status)).length;
   const isDecided = decidedBy !== undefined;
   const many = `${experts.length} ${experts.length === 1 ? "answer" : "answers"}`;
   const parts = [el("span", {}, isDecided ? many : experts.length ? `${done} of ${many} in` : "Choosing experts…")];
   if (typeof agreement === "number") parts.push(agreementMeter(agreement));
   const by = judge ? `written by ${judge}` : isDecided ? `decided by ${words(decidedBy)}` : "";
-  const isSame = by === `decided by ${strategy}`;
+  const isSame = decidedBy === strategy;
   const how = [!isSame && strategy && words(strategy), by, isEarly && "the rest was not needed"].filter(Boolean).join(" · ");
-  if (how) parts.push(el("span", { class: "muted", title: reason || null }, how));
+  if (how) parts.push(el("span", { class: "muted" }, how));
   return parts;
 }
 
@@ -88,6 +91,8 @@ function agreementMeter(agreement) {
   return el("span", { class: "agreement", title: "How many say the same, not whether it is right" }, meter, `${percent} agree`);
 }
 
+const WORDS = { route: "routing", synthesize: "synthesis", self: "samples of one model" };
+
 function words(name) {
-  return String(name).replaceAll("_", " ");
+  return WORDS[name] ?? String(name).replaceAll("_", " ");
 }
