@@ -1,0 +1,79 @@
+"""The chat page with everything real: the browser, the service, the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.conftest import MODEL, ServeProcess, eventually
+from tests.web.conftest import open_browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from open_browser()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.goto(url)
+        expect(page.locator("#model option").first).to_be_attached()
+        page.get_by_label("Model", exact=True).select_option(MODEL)
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("Max tokens").fill("40")
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_role("button", name="Save").click()
+        yield page
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def done(page: Page, number: int = 1) -> str:
+    expect(page.locator(".answer[aria-busy=false]")).to_have_count(number, timeout=30_000)
+    return page.locator(".answer .prose").last.inner_text()
+
+
+def test_a_chat(page: Page) -> None:
+    say(page, "What is gravity?")
+    first = done(page)
+    assert len(first) > 40
+    facts = page.locator(".answer .actions").inner_text()
+    assert re.search(r"40 tokens · [\d.]+ tokens/s · first token [\d.]+ m?s", facts)
+    assert "cut at the token limit" in facts
+    say(page, "And what is light?")
+    assert done(page, 2) != first
+    page.get_by_role("button", name="Ask again").first.click()
+    assert done(page) == first  # greedy: the same question, the same text
+    expect(page.locator(".answer .versions")).to_contain_text("2 / 2")
+
+
+def test_stop_frees_the_model_at_once(page: Page, url: str) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Max tokens").fill("4000")
+    page.get_by_role("button", name="Save").click()
+    say(page, "Write a very long story about a journey around the world.")
+    expect(page.locator(".answer .prose")).not_to_be_empty()
+    expect(page.locator(".progress")).to_contain_text("tokens/s")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".answer")).to_contain_text("stopped")
+    eventually(lambda: httpx.get(f"{url}/health").json()["requests"] == 0, seconds=2)
+
+
+def test_several_samples_of_the_real_model_agree_or_not(page: Page, service: ServeProcess) -> None:
+    page.goto(service.urls["consensus"])
+    page.get_by_label("Model", exact=True).select_option("consensus")
+    say(page, "Is the sky blue on a clear day? Answer with yes or no.")
+    assert done(page)
+    expect(page.locator(".consensus summary")).to_contain_text("answers")
+    assert page.locator(".expert").count() >= 2
+    expect(page.locator(".expert.is-chosen")).to_have_count(1)
