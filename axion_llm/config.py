@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from axion_llm.errors import ConfigError
 
 ENV_PREFIX = "AXION_"
+SIZES = ("memory_limit",)  # fields in bytes that take a unit
 
 
 def _xdg(variable: str, fallback: str) -> Path:
@@ -36,6 +38,7 @@ _NOT_NEGATIVE = (
     "threads",
     "max_queue_tokens",
     "spare_workers",
+    "memory_limit",
     "requests_per_minute",
     "tokens_per_minute",
     "responses_ttl_seconds",
@@ -54,6 +57,9 @@ class Settings:
     max_loaded: int = 5
     idle_unload_seconds: float = 300.0
     load_timeout_seconds: float = 600.0
+    memory_limit: int = 0  # bytes of all models together, also as "16GiB"; 0: what the machine has
+    room_wait_seconds: float = 120.0  # for a place or memory that models in use hold
+    turn_seconds: float = 20.0  # of a model in use for whose place another one waits
     max_body_bytes: int = 32 * 1024 * 1024
     shutdown_grace_seconds: float = 5.0
     step_ms: float = 60.0  # what a step of a model may take while it decodes anything
@@ -131,11 +137,21 @@ class Settings:
 
 
 def _convert(name: str, type_name: str, text: str) -> Any:
-    convert: Any = _CONVERTERS.get(type_name, Path)
+    convert: Any = parse_size if name in SIZES else _CONVERTERS.get(type_name, Path)
     try:
         return convert(text)
     except ValueError:
         raise ConfigError(f"{ENV_PREFIX}{name.upper()} = {text!r}: not a valid {type_name}", param=name) from None
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from a number with or without a unit: 800MB, 16GiB, 0.5TiB. ValueError for anything else."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(?:([KMGT])(i)?)?B?\s*", text, re.IGNORECASE)
+    if not found:
+        raise ValueError(text)
+    number, unit, binary = found.groups()
+    power = " KMGT".index(unit.upper()) if unit else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def _bool(text: str) -> bool:

@@ -21,6 +21,8 @@
         ├── WorkerDied          the model's process ended under a request
         ├── NoQuorum            too few experts of a consensus answered
         ├── DeadlineExceeded    no answer within the time that the request gave
+        ├── ModelUnavailable    its process has crashed again and again; has retry_after_seconds
+        ├── Suspended           unloaded under a request, which goes on in the model's next turn; no client sees it
         ├── ShuttingDown
         └── EngineError         llama_decode failed, an invariant broke
 
@@ -126,6 +128,18 @@ class NoQuorum(ServiceError):
 
 class DeadlineExceeded(ServiceError):
     code = "deadline_exceeded"
+
+
+class ModelUnavailable(ServiceError):
+    code = "model_unavailable"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Suspended(ServiceError):
+    code = "suspended"
 
 
 class ShuttingDown(ServiceError):

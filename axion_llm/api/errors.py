@@ -77,6 +77,7 @@ _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.ModelLoadError: (503, SERVER_ERROR),
     errors.InsufficientMemory: (503, SERVER_ERROR),
     errors.WorkerDied: (503, SERVER_ERROR),
+    errors.ModelUnavailable: (503, SERVER_ERROR),
     errors.ShuttingDown: (503, SERVER_ERROR),
     errors.NoQuorum: (503, SERVER_ERROR),
     errors.DeadlineExceeded: (504, SERVER_ERROR),
@@ -99,7 +100,7 @@ def public(message: str) -> str:
 
 
 def _headers_of(exc: errors.AxionError) -> dict[str, str]:
-    if isinstance(exc, errors.Overloaded):
+    if isinstance(exc, errors.Overloaded | errors.ModelUnavailable):
         return {"retry-after": str(max(1, math.ceil(exc.retry_after_seconds)))}
     if isinstance(exc, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}

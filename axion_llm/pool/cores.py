@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from axion_llm.errors import AxionError
-from axion_llm.pool.slot import ModelWorker
+from axion_llm.pool.interface import ModelWorker
 
 HTTP_CORES_FROM = 8  # with so many cores, one is left to the HTTP process
 SETTLE_SECONDS = 0.05  # cores that have got free are given out after so long: their model's next request may be near

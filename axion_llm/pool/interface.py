@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -17,6 +17,7 @@ from axion_llm.worker.messages import (
     EngineStats,
     Event,
     Generate,
+    Load,
     Loaded,
     Tokenize,
     Tokenized,
@@ -54,6 +55,44 @@ class RunningModel(Protocol):
     async def stats(self) -> EngineStats: ...
 
 
+class ModelWorker(RunningModel, Protocol):
+    """What the pool needs beyond `RunningModel`: start, load, and stop when it is not wanted any more.
+
+    The one place to implement when models run elsewhere than in a process of this machine. A start or load that fails
+    leaves nothing behind. `is_alive` turns false at its end, whatever the reason.
+    """
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def seconds_silent(self) -> float:
+        """How long it has done nothing though it should; it ends itself when that is too long."""
+        ...
+
+    @property
+    def last_stats(self) -> EngineStats:
+        """As it said last: the final ones once it has been stopped in order."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def load(self, load: Load, timeout_seconds: float) -> Loaded: ...
+
+    def set_cores(self, num_threads: int, cpus: Sequence[int]) -> None: ...
+
+    async def stop(self, *, suspend: bool = False) -> None:
+        """Its requests end with ShuttingDown, or with Suspended when they are to go on elsewhere."""
+        ...
+
+    async def ended(self) -> str | None:
+        """Returns at its end: why, or None when it was stopped."""
+        ...
+
+
 @dataclass(frozen=True)
 class ModelStatus:
     spec: ModelSpec
@@ -64,6 +103,7 @@ class ModelStatus:
     pid: int | None = None  # of its process, when ready
     num_requests: int = 0  # that use it or wait for it
     num_threads: int = 0  # it computes with, when ready
+    seconds_silent: float = 0.0  # without progress though it should make some
     idle_seconds: float | None = None  # since its last request; None: it has had none
 
 

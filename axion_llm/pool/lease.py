@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
-from axion_llm.errors import ShuttingDown, WorkerDied
-from axion_llm.pool.slot import ModelWorker
+from axion_llm.errors import Suspended, WorkerDied
+from axion_llm.pool.interface import ModelWorker
 from axion_llm.worker.messages import (
     Accepted,
     Detokenize,
@@ -43,16 +43,20 @@ _log = logging.getLogger(__name__)
 class Lease:
     """A `RunningModel`. `acquire` gives the model's worker, loaded when it is not, and raises what that raises."""
 
-    def __init__(self, name: str, acquire: Callable[[], Awaitable[ModelWorker]]) -> None:
+    def __init__(
+        self, name: str, acquire: Callable[[], Awaitable[ModelWorker]], on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = name
         self.worker: ModelWorker | None = None  # None while it waits for one
         self._acquire = acquire
+        self._on_change = on_change  # of the worker
 
     async def renew(self) -> ModelWorker:
         """A worker to go on with; requests of one lease that lose theirs together share the next."""
         self.worker = None
         worker = await self._acquire()
         self.worker = worker
+        self._on_change()
         return worker
 
     @property
@@ -82,7 +86,7 @@ class Lease:
                 if num_crashes == MAX_CRASHES:
                     raise
                 _log.warning("%s: request %s goes on with another process: %s", self.name, request.request_id, error)
-            except ShuttingDown:  # it was unloaded under us, or the service stops: then there is no other
+            except Suspended:
                 _log.info("%s: request %s waits for the model's next turn", self.name, request.request_id)
             sent.start_again()
 
@@ -107,7 +111,7 @@ class Lease:
                 if num_crashes == MAX_CRASHES:
                     raise
                 _log.warning("%s: request %s goes on with another process: %s", self.name, request_id, error)
-            except ShuttingDown:
+            except Suspended:
                 _log.info("%s: request %s waits for the model's next turn", self.name, request_id)
 
     def _usable(self) -> ModelWorker:

@@ -1,7 +1,8 @@
 """All models of the service on this machine: loads on demand, shares loads, unloads what is idle.
 
 A load is a task of the pool's own: requests wait for it, and one that leaves does not end it. What to do is
-decided in policy.py, who gets a place and when is up to room.py, the life of a process to worker/client.py.
+decided in policy.py, who gets a place and when is up to room.py, who computes with how many threads to cores.py, the
+life of a process to worker/client.py, and that a request survives it to lease.py.
 """
 
 from __future__ import annotations
@@ -11,28 +12,27 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 from axion_llm.config import Settings
-from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ServiceError, ShuttingDown
-from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
+from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ModelUnavailable, ServiceError, ShuttingDown
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, memory, policy
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
-from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.interface import ModelStatus, ModelWorker, RunningModel
+from axion_llm.pool.lease import Lease
 from axion_llm.pool.ledger import Ledger
+from axion_llm.pool.loader import Candidate, Estimate, FileStamp, Loader, Locate, estimate
 from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.pool.room import Room
-from axion_llm.pool.slot import ModelWorker, Slot
+from axion_llm.pool.slot import Slot
 from axion_llm.pool.spare import Spares
 from axion_llm.worker.client import WorkerClient
-from axion_llm.worker.messages import Load
 
-IDLE_CHECK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 REGISTRY_CHECK_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -55,11 +55,6 @@ class Models(Protocol):
     def reload(self) -> None: ...
 
 
-def estimate(path: Path, spec: ModelSpec) -> MemoryNeed:
-    """Reads the file's header; raises ModelLoadError when it is no whole GGUF."""
-    return estimate_bytes(check_file(path), spec.n_ctx, spec.kv_type)
-
-
 class Pool:
     """A `ModelPool`. What it does to the world is handed in, with the real thing as the default."""
 
@@ -69,14 +64,14 @@ class Pool:
         settings: Settings,
         *,
         new_worker: Callable[[], ModelWorker] | None = None,
-        locate: Callable[[ModelSpec, Settings], Path | None] = locate,
-        estimate: Callable[[Path, ModelSpec], MemoryNeed] = estimate,
+        locate: Locate = locate,
+        estimate: Estimate = estimate,
         read_memory: Callable[[], machine.Memory] = machine.read_memory,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._spares = Spares(new_worker or self._new_worker, settings.spare_workers)
-        self._locate, self._estimate = locate, estimate
+        self._loader = Loader(settings, self._spares, locate, estimate)
         self._cores = CoreBudget(
             settings.threads or usable_cores(machine.available_cores()),
             machine.available_cpus() if settings.pin_cores else (),
@@ -87,20 +82,15 @@ class Pool:
         self._read_memory = read_memory
         self._room = Room(self._slots, settings, read_memory, self._ledger)
         self._warming: asyncio.Task[None] | None = None
-        self._janitor: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._warm: set[str] = set()  # names of the models loaded at the start
         self._is_stopping = False
 
     # ---- ModelPool
 
     def models(self) -> list[ModelStatus]:
-        for slot in self._slots.values():
-            self._bury_crashed(slot)
         return [
-            self._slot(spec).status(
-                is_on_machine=self._locate(spec, self._settings) is not None,
-                num_threads=self._cores.num_threads(spec.name),
-            )
+            self._slot(spec).status(self._loader.is_on_machine(spec), self._cores.num_threads(spec.name))
             for spec in self._registry
         ]
 
@@ -110,14 +100,15 @@ class Pool:
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[RunningModel]:
         slot = self._slot(self._registry.get(name))
-        slot.num_leases += 1
+        lease = Lease(name, lambda: self._ensure_ready(slot), self._share_cores)
+        slot.leases.add(lease)
         try:
-            worker = await self._ensure_ready(slot)
-            self._share_cores()
-            yield worker
+            await lease.renew()
+            yield lease
         finally:
-            slot.num_leases -= 1
+            slot.leases.discard(lease)
             slot.last_used = time.monotonic()
+            self._room.unload_closed(slot)
             self._share_cores()
             self._room.notify()
 
@@ -144,7 +135,7 @@ class Pool:
 
     async def memory(self) -> MemoryReport:
         tenants = [
-            memory.Tenant(name, worker.pid, slot.path, slot.spec.kv_type, worker.info)
+            memory.Tenant(name, worker.pid, slot.file.path if slot.file else None, slot.spec.kv_type, worker.info)
             for name, slot in self._slots.items()
             if (worker := slot.ready) and worker.pid is not None
         ]
@@ -165,14 +156,14 @@ class Pool:
         return self._warming is not None and self._warming.done() and not self._is_stopping
 
     async def start(self) -> None:
-        self._warming = asyncio.create_task(self._warm_up())
-        self._janitor = asyncio.create_task(self._unload_idle())
-        self._following = asyncio.create_task(self._follow_registry())
+        self._warming = self._spawn(self._warm_up())
+        self._spawn(self._look_after())
+        self._spawn(self._follow_registry())
 
     async def stop(self) -> None:
         self._is_stopping = True
         slots = self._slots.values()
-        tasks = [task for task in (self._warming, self._janitor, self._following, *(s.loading for s in slots)) if task]
+        tasks = [task for task in (*self._background, *(s.loading for s in slots)) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,7 +184,7 @@ class Pool:
         """Waits for a load without owning it; every waiter gets an exception of its own."""
         if self._is_stopping:
             raise ShuttingDown("the service is shutting down")
-        if worker := slot.ready:
+        if worker := slot.open:
             return worker
         if slot.loading is None:
             slot.loading = asyncio.create_task(self._load(slot))
@@ -207,26 +198,17 @@ class Pool:
         return load.result()
 
     async def _load(self, slot: Slot) -> ModelWorker:
+        name = slot.spec.name
         try:
-            if slot.leaving:
-                await asyncio.wait({slot.leaving})
-            self._bury_crashed(slot)
-            slot.give_up_place()
-            slot.spec = slot.listed
-            path, need = await asyncio.to_thread(self._inspect, slot.spec)
-            await self._room.take(slot, need)
-            self._share_cores()
-            slot.worker = worker = await self._start_worker(slot.spec, path)
-            slot.path, slot.error = path, None
-            return worker
+            return await self._wait_for_turn(slot) or await self._open(slot)
         except AxionError as error:
             slot.error = error.message
-            self._ledger.failed(slot.spec.name)
-            _log.warning("%s: not loaded: %s", slot.spec.name, error.message)
+            self._ledger.failed(name)
+            _log.warning("%s: not loaded: %s", name, error.message)
             raise
         except Exception as error:
-            self._ledger.failed(slot.spec.name)
-            slot.error = f"{slot.spec.name}: the load failed unexpectedly: {error!r}"
+            self._ledger.failed(name)
+            slot.error = f"{name}: the load failed unexpectedly: {error!r}"
             _log.exception("%s", slot.error)
             raise ServiceError(slot.error) from error
         finally:
@@ -238,43 +220,79 @@ class Pool:
             self._room.notify()
             self._spares.refill()
 
+    async def _wait_for_turn(self, slot: Slot) -> ModelWorker | None:
+        """Until a load may begin; gives the worker if it stays after all."""
+        while slot.ready and slot.closing_since is not None:
+            await self._room.change()
+        if slot.leaving:
+            await asyncio.wait({slot.leaving})
+        if worker := slot.open:
+            return worker
+        self._bury_crashed(slot)
+        slot.give_up_place()
+        slot.spec = slot.listed
+        now = time.monotonic()
+        delay = slot.breaker.delay_seconds(now)
+        if slot.breaker.is_open(now):
+            raise ModelUnavailable(
+                f"{slot.spec.name} has crashed {slot.breaker.num_crashes(now)} times in a short time and rests for "
+                f"{delay:.0f} s. Last: {slot.crash or 'unknown'}",
+                retry_after_seconds=delay,
+            )
+        await asyncio.sleep(delay)
+        return None
+
+    async def _open(self, slot: Slot) -> ModelWorker:
+        name = slot.spec.name
+        candidate = await self._inspect(slot.spec)
+        await self._room.take(slot, candidate.need)
+        self._share_cores()
+        num_threads = self._cores.num_threads(name)
+        worker, seconds = await self._loader.start(slot.spec, candidate.path, num_threads, lambda: self._crashed(slot))
+        slot.file = candidate.stamp
+        slot.took_worker(worker, seconds, time.monotonic())
+        self._ledger.loaded(name, seconds)
+        self._spawn(self._watch(slot, worker))
+        _log.info("%s: loaded in %.2f s (pid %s)", name, seconds, worker.pid)
+        return worker
+
+    async def _inspect(self, spec: ModelSpec) -> Candidate:
+        """A file on a device that does not answer must not hold up the load for ever."""
+        limit = self._settings.load_timeout_seconds
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self._loader.inspect, spec), limit)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise ModelLoadError(f"{spec.name}: its file could not be read in {limit:g} s") from None
+
+    # ---- crashes
+
     def _bury_crashed(self, slot: Slot) -> None:
         if slot.worker and not slot.worker.is_alive and not slot.leaving and not self._is_stopping:
-            self._ledger.crashed(slot.spec.name)
+            self._crashed(slot)
             self._ledger.ended(slot.spec.name, slot.worker.last_stats)
             slot.give_up_place()
 
-    def _inspect(self, spec: ModelSpec) -> tuple[Path, MemoryNeed]:
-        """In a thread: reads files."""
-        path = self._locate(spec, self._settings)
-        if path is None:
-            raise ModelLoadError(_missing(spec))
-        return path, self._estimate(path, spec)
+    def _crashed(self, slot: Slot) -> None:
+        now = time.monotonic()
+        self._ledger.crashed(slot.spec.name)
+        slot.breaker.note_crash(now)
+        if slot.breaker.is_open(now):
+            rest = slot.breaker.delay_seconds(now)
+            _log.error("%s: crashes again and again, no new load for %.0f s", slot.spec.name, rest)
 
-    async def _start_worker(self, spec: ModelSpec, path: Path) -> ModelWorker:
-        began = time.monotonic()
-        worker = await self._spares.take()
-        await worker.load(self._load_message(spec, path), self._settings.load_timeout_seconds)
-        seconds = time.monotonic() - began
-        self._ledger.loaded(spec.name, seconds)
-        _log.info("%s: loaded in %.2f s (pid %s)", spec.name, seconds, worker.pid)
-        return worker
-
-    def _load_message(self, spec: ModelSpec, path: Path) -> Load:
-        return Load(
-            name=spec.name,
-            path=str(path),
-            n_ctx=spec.n_ctx,
-            n_seq_max=spec.n_seq_max,
-            kv_type=spec.kv_type,
-            num_threads=self._cores.num_threads(spec.name),
-            chat_template=spec.chat_template,
-            step_seconds=self._settings.step_ms / 1e3,
-            steps_per_decision=self._settings.num_scheduler_steps,
-            speculation=spec.speculation,
-            max_waiting=self._settings.max_queue,
-            max_waiting_tokens=self._settings.max_queue_tokens,
-        )
+    async def _watch(self, slot: Slot, worker: ModelWorker) -> None:
+        """For the life of a worker: notices when it ends by itself, and brings back what is to be there always."""
+        why = await worker.ended()
+        if why is None or self._is_stopping:
+            return
+        slot.crash = why.partition("\n")[0]
+        if slot.worker is worker:
+            self._bury_crashed(slot)
+        self._share_cores()
+        self._room.notify()
+        if slot.is_pinned or slot.spec.name in self._warm:
+            with contextlib.suppress(AxionError):  # logged, and kept for its status
+                await self._ensure_ready(slot)
 
     def _new_worker(self) -> ModelWorker:
         settings = self._settings
@@ -290,23 +308,47 @@ class Pool:
 
     # ---- in the background
 
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
     async def _warm_up(self) -> None:
-        for spec in await asyncio.to_thread(self._warm_models):
+        specs = await asyncio.to_thread(self._warm_models)
+        self._warm = {spec.name for spec in specs}
+        for spec in specs:
             with contextlib.suppress(AxionError):  # logged, and kept for its status
                 await self._ensure_ready(self._slot(spec))
 
     def _warm_models(self) -> list[ModelSpec]:
         """In a thread: looks for files."""
-        here = [spec for spec in self._registry if self._locate(spec, self._settings)]
+        here = [spec for spec in self._registry if self._loader.is_on_machine(spec)]
         count = max(self._settings.warm, sum(spec.pin for spec in here))
         return policy.choose_warm(here, min(count, self._settings.max_loaded))
 
-    async def _unload_idle(self) -> None:
+    async def _look_after(self) -> None:
+        """Now and then: unloads what is not used, and what is no longer the file it was."""
         idle_seconds = self._settings.idle_unload_seconds
-        while idle_seconds > 0:
-            await asyncio.sleep(min(IDLE_CHECK_SECONDS, idle_seconds / 4))
+        while True:
+            await asyncio.sleep(min(CHECK_SECONDS, idle_seconds / 4 or CHECK_SECONDS))
             for name in policy.expired(self._room.residents(), time.monotonic(), idle_seconds):
                 self._room.unload(self._slots[name], "idle", f"not used for {idle_seconds:g} s")
+            for slot in list(self._slots.values()):
+                if slot.file and slot.ready:
+                    self._compare(slot, slot.file, await asyncio.to_thread(FileStamp.of, slot.file.path))
+
+    def _compare(self, slot: Slot, opened: FileStamp, now: FileStamp | None) -> None:
+        """A file that was replaced is still there for the worker; one that was written to has other weights now."""
+        if now is None or now == opened or slot.file is not opened or not slot.ready:
+            return
+        if now.inode == opened.inode:
+            self._room.unload(slot, "changed", "its file was written to while it was in use")
+        elif slot.closing_since is None:
+            slot.closing_since, slot.is_stale = time.monotonic(), True
+            self._room.unload_closed(slot)
+        elif time.monotonic() - slot.closing_since > self._settings.turn_seconds:
+            self._room.unload(slot, "changed", "its file was replaced")
 
     async def _follow_registry(self) -> None:
         while True:
@@ -326,11 +368,3 @@ def _retrieve(load: asyncio.Task[ModelWorker]) -> None:
     """An error that nobody waits for any more has been logged: it needs no complaint from asyncio."""
     if not load.cancelled():
         load.exception()
-
-
-def _missing(spec: ModelSpec) -> str:
-    if spec.source.path is not None:
-        return f"{spec.name}: its file {spec.source.path} does not exist"
-    if spec.source.package is not None:
-        return f"{spec.name}: the Python package {spec.source.package} that carries it is not installed"
-    return f"{spec.name} is not on this machine yet; get it with: axion-llm pull {spec.name}"

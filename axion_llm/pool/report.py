@@ -8,9 +8,9 @@ from typing import Literal
 
 from axion_llm.worker.messages import EngineStats
 
-UnloadReason = Literal["evicted", "idle", "asked", "removed"]
+UnloadReason = Literal["evicted", "idle", "asked", "removed", "changed"]
 """evicted: another model needed the room; idle: not used for long; asked: an administrator's order; removed: it is
-no longer in the registry."""
+no longer in the registry; changed: its file was replaced or written to."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from axion_llm.errors import InsufficientMemory, Overloaded, ServiceError
 from axion_llm.models.gguf_header import MemoryNeed
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import policy
+from axion_llm.pool.interface import ModelWorker
 from axion_llm.pool.ledger import Ledger
 from axion_llm.pool.machine import Memory, mapped_bytes
 from axion_llm.pool.report import UnloadReason
-from axion_llm.pool.slot import ModelWorker, Slot
+from axion_llm.pool.slot import Slot
 
 WORKER_BYTES = 128 << 20  # a worker process before it has a model
 RECHECK_SECONDS = 1.0  # memory is also freed by others, who do not tell us
+MIN_RECHECK_SECONDS = 0.01
+CHANGED = "its file has changed"
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +38,7 @@ class Room:
     ) -> None:
         self._slots = slots
         self._ledger = ledger
-        self._max_loaded = settings.max_loaded
-        self._patience_seconds = settings.load_timeout_seconds
+        self._settings = settings
         self._read_memory = read_memory
         self._queue: list[Slot] = []
         self._watchers: list[asyncio.Future[None]] = []
@@ -44,19 +46,34 @@ class Room:
     async def take(self, slot: Slot, need: MemoryNeed) -> None:
         """Returns when `slot` has a place."""
         self._queue.append(slot)
-        deadline = time.monotonic() + self._patience_seconds
+        since = time.monotonic()
         try:
             while not slot.has_place:
-                await self._perform(self._plan(slot, need), slot, need, deadline)
+                await self._perform(self._plan(slot, need, since), slot, need, since)
         finally:
             self._queue.remove(slot)
+            if not self._queue:
+                self._reopen()
             self.notify()
+
+    def _reopen(self) -> None:
+        """Nobody waits for their places any more."""
+        for slot in self._slots.values():
+            if slot.closing_since is not None and not slot.is_stale:
+                slot.closing_since = None
+
+    async def change(self, timeout_seconds: float = RECHECK_SECONDS) -> None:
+        """Returns at the next `notify`, or after a while."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append(change)
+        await asyncio.wait({change}, timeout=timeout_seconds)
 
     def notify(self) -> None:
         """Something has changed that a load may wait for."""
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
-            watcher.set_result(None)
+            if not watcher.done():
+                watcher.set_result(None)
 
     def residents(self) -> list[policy.Resident]:
         residents = (slot.resident(mapped_bytes) for slot in self._slots.values())
@@ -66,71 +83,84 @@ class Room:
         assert slot.worker is not None and slot.leaving is None
         self._ledger.unloaded(slot.spec.name, reason)
         _log.info("%s: unloaded, %s", slot.spec.name, why)
-        slot.leaving = asyncio.create_task(self._leave(slot, slot.worker))
+        slot.leaving = asyncio.create_task(self._leave(slot, slot.worker, suspend=reason in ("evicted", "changed")))
         return slot.leaving
 
-    async def _leave(self, slot: Slot, worker: ModelWorker) -> None:
+    def unload_closed(self, slot: Slot) -> None:
+        """When a closing model has ended what it had begun."""
+        if slot.ready and slot.closing_since is not None and not slot.num_users:
+            self.unload(slot, *(("changed", CHANGED) if slot.is_stale else ("evicted", "its turn is over")))
+
+    async def _leave(self, slot: Slot, worker: ModelWorker, *, suspend: bool) -> None:
         try:
-            await worker.stop()
+            await worker.stop(suspend=suspend)
         finally:
             self._ledger.ended(slot.spec.name, worker.last_stats)
             slot.give_up_place()
             slot.leaving = None
             self.notify()
 
-    def _plan(self, slot: Slot, need: MemoryNeed) -> policy.Decision:
-        demand = policy.Demand(need.total + WORKER_BYTES, self._queue[0] is slot, slot.num_leases > 0)
-        limits = policy.Limits(self._max_loaded, self._read_memory().available_bytes)
+    def _plan(self, slot: Slot, need: MemoryNeed, since: float) -> policy.Decision:
+        settings = self._settings
+        demand = policy.Demand(need.total + WORKER_BYTES, self._queue[0] is slot, slot.num_leases > 0, since)
+        limits = policy.Limits(
+            settings.max_loaded,
+            self._read_memory().available_bytes,
+            settings.memory_limit,
+            time.monotonic(),
+            settings.turn_seconds,
+        )
         return policy.plan_load(self.residents(), demand, limits)
 
-    async def _perform(self, decision: policy.Decision, slot: Slot, need: MemoryNeed, deadline: float) -> None:
+    async def _perform(self, decision: policy.Decision, slot: Slot, need: MemoryNeed, since: float) -> None:
         name = slot.spec.name
         match decision:
             case policy.Admit():
                 slot.take_place(need.total + WORKER_BYTES)
             case policy.Evict(victim):
                 await asyncio.wait({self.unload(self._slots[victim], "evicted", f"makes room for {name}")})
-            case policy.Wait(lacks):
-                if not await self._change_before(deadline):
+            case policy.Close(victim):
+                _log.info("%s: takes no new request until its next turn, %s waits for its place", victim, name)
+                self._slots[victim].closing_since = time.monotonic()
+            case policy.Wait(lacks, until):
+                if time.monotonic() - since >= self._settings.room_wait_seconds:
                     raise self._gave_up(name, lacks, need)
+                pause = RECHECK_SECONDS if until is None else min(RECHECK_SECONDS, until - time.monotonic())
+                await self.change(max(pause, MIN_RECHECK_SECONDS))
             case policy.Refuse(lacks="place"):
                 raise Overloaded(self._all_pinned(name))
             case policy.Refuse(free_bytes):
-                raise InsufficientMemory(_too_big(slot.spec, need, free_bytes, self._read_memory()))
+                raise InsufficientMemory(self._too_big(slot.spec, need, free_bytes))
             case policy.Forgo():
                 raise ServiceError(f"{name}: no room for it, and no request waits for it")
 
-    async def _change_before(self, deadline: float) -> bool:
-        """False when there is no time left to wait for one."""
-        remaining = deadline - time.monotonic()
-        if remaining > 0:
-            change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.append(change)
-            await asyncio.wait({change}, timeout=min(remaining, RECHECK_SECONDS))
-        return remaining > 0
-
     def _all_pinned(self, name: str) -> str:
         pinned = ", ".join(resident.name for resident in self.residents())
-        return (
-            f"{name}: no place for it, all {self._max_loaded} are held by pinned models ({pinned}): unpin one of them"
-        )
+        places = self._settings.max_loaded
+        return f"{name}: no place for it, all {places} are held by pinned models ({pinned}): unpin one of them"
 
     def _gave_up(self, name: str, lacks: str, need: MemoryNeed) -> InsufficientMemory | Overloaded:
-        waited = f"{self._patience_seconds:g} s"
+        waited = f"{self._settings.room_wait_seconds:g} s"
+        held = ", ".join(f"{r.name} {r.state}, {gib(r.held_bytes)}" for r in self.residents())
         if lacks == "memory":
-            return InsufficientMemory(f"{name}: {gib(need.total)} of memory did not get free in {waited}")
-        return Overloaded(f"{name}: no place for it in {waited}, the models that are loaded are in use")
+            return InsufficientMemory(
+                f"{name}: {gib(need.total + WORKER_BYTES)} of memory did not get free in {waited} (loaded: {held})"
+            )
+        return Overloaded(f"{name}: no place for it in {waited}, the models that are loaded are in use ({held})")
 
-
-def _too_big(spec: ModelSpec, need: MemoryNeed, free_bytes: int, memory: Memory) -> str:
-    parts = f"weights {gib(need.weights)}, KV cache {gib(need.kv)}, compute {gib(need.compute)}"
-    limit = memory.cgroup_limit_bytes
-    cgroup = f", cgroup {gib(limit)} less {gib(memory.cgroup_used_bytes)} in use" if limit else ""
-    return (
-        f"{spec.name} needs {gib(need.total + WORKER_BYTES)} ({parts}, the process {gib(WORKER_BYTES)}); "
-        f"{gib(free_bytes)} could be freed for it (machine: {gib(memory.machine_bytes)} available of "
-        f"{gib(memory.total_bytes)}{cgroup}). A smaller context or a smaller quantisation needs less."
-    )
+    def _too_big(self, spec: ModelSpec, need: MemoryNeed, free_bytes: int) -> str:
+        memory, limit = self._read_memory(), self._settings.memory_limit
+        parts = f"weights {gib(need.weights)}, KV cache {gib(need.kv)}, compute {gib(need.compute)}"
+        figures = f"machine: {gib(memory.machine_bytes)} available of {gib(memory.total_bytes)}"
+        if memory.cgroup_limit_bytes:
+            figures += f", cgroup {gib(memory.cgroup_limit_bytes)} less {gib(memory.cgroup_used_bytes)} in use"
+        if limit:
+            figures += f", memory_limit {gib(limit)}"
+        return (
+            f"{spec.name} needs {gib(need.total + WORKER_BYTES)} ({parts}, the process {gib(WORKER_BYTES)}); "
+            f"{gib(free_bytes)} could be freed for it ({figures}). "
+            "A smaller context or a smaller quantisation needs less."
+        )
 
 
 def gib(num_bytes: int) -> str:

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from axion_llm.models.spec import ModelSpec
-from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
+from axion_llm.pool.breaker import Breaker
+from axion_llm.pool.interface import ModelState, ModelStatus, ModelWorker
+from axion_llm.pool.lease import Lease
+from axion_llm.pool.loader import FileStamp
 from axion_llm.pool.policy import Resident
-from axion_llm.worker.messages import EngineStats, Load, Loaded
-
-
-class ModelWorker(RunningModel, Protocol):
-    """What the pool needs beyond `RunningModel`: start, load, and stop when it is not wanted any more.
-
-    A start or load that fails leaves nothing behind. `is_alive` turns false at its end, whatever the reason.
-    """
-
-    @property
-    def is_alive(self) -> bool: ...
-
-    @property
-    def pid(self) -> int | None: ...
-
-    @property
-    def last_stats(self) -> EngineStats: ...
-
-    async def start(self) -> None: ...
-
-    async def load(self, load: Load, timeout_seconds: float) -> Loaded: ...
-
-    def set_cores(self, num_threads: int, cpus: Sequence[int]) -> None: ...
-
-    async def stop(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -45,15 +22,21 @@ class Slot:
 
     listed: ModelSpec  # as the registry has it now
     spec: ModelSpec = field(init=False)  # as it was loaded; the same when it is not
-    num_leases: int = 0  # requests that use it or wait for it
+    leases: set[Lease] = field(default_factory=set)  # requests that use it or wait for it
+    breaker: Breaker = field(default_factory=Breaker)
     last_used: float = 0.0
     error: str | None = None  # why the last load failed
+    crash: str | None = None  # how its worker ended the last time that it did by itself
     worker: ModelWorker | None = None
-    path: Path | None = None  # its file, as found at the last load
     loading: asyncio.Task[ModelWorker] | None = None
     leaving: asyncio.Task[None] | None = None
     has_place: bool = False
     held_bytes: int = 0  # by its place
+    file: FileStamp | None = None  # of what its worker has opened
+    ready_at: float = 0.0
+    load_seconds: float = 0.0  # of the last load
+    closing_since: float | None = None  # it ends what it has begun, and new requests wait for its next load
+    is_stale: bool = False  # closing because its file has changed
     pin: bool | None = None  # an order; None: as the registry says
 
     def __post_init__(self) -> None:
@@ -65,9 +48,23 @@ class Slot:
         return self.worker if self.worker and self.worker.is_alive and not self.leaving else None
 
     @property
+    def open(self) -> ModelWorker | None:
+        """The worker, if it can take new requests."""
+        return self.ready if self.closing_since is None else None
+
+    @property
+    def num_leases(self) -> int:
+        return len(self.leases)
+
+    @property
+    def num_users(self) -> int:
+        """Requests that its worker of now has."""
+        return sum(lease.worker is self.worker for lease in self.leases) if self.worker else 0
+
+    @property
     def is_working(self) -> bool:
         """It computes: for requests, or to load."""
-        return self.num_leases > 0 if self.ready else bool(self.loading and self.has_place)
+        return self.num_users > 0 if self.ready else bool(self.loading and self.has_place)
 
     @property
     def is_pinned(self) -> bool:
@@ -78,6 +75,11 @@ class Slot:
 
     def give_up_place(self) -> None:
         self.worker, self.has_place, self.held_bytes = None, False, 0
+        self.closing_since, self.is_stale, self.file = None, False, None
+
+    def took_worker(self, worker: ModelWorker, load_seconds: float, now: float) -> None:
+        self.worker, self.error = worker, None
+        self.ready_at, self.load_seconds = now, load_seconds
 
     def resident(self, mapped_bytes: Callable[[int | None], int]) -> Resident | None:
         """As the policy sees it; None when it has no place."""
@@ -86,11 +88,25 @@ class Slot:
             return Resident(name, "leaving", self.last_used, held, 0)
         if worker := self.ready:
             mapped = mapped_bytes(worker.pid)
-            state: Literal["busy", "idle"] = "busy" if self.num_leases else "idle"
-            return Resident(name, state, self.last_used, held, mapped, self.is_pinned)
+            return Resident(
+                name,
+                self._use(),
+                self.last_used,
+                held,
+                mapped,
+                self.is_pinned,
+                self.ready_at,
+                self.load_seconds,
+                self.closing_since or 0.0,
+            )
         if self.loading and self.has_place:
             return Resident(name, "loading", self.last_used, held, held, self.is_pinned)
         return None
+
+    def _use(self) -> Literal["busy", "closing", "idle"]:
+        if self.closing_since is not None:
+            return "closing" if self.num_users else "idle"
+        return "busy" if self.leases else "idle"
 
     def status(self, is_on_machine: bool, num_threads: int = 0) -> ModelStatus:
         worker = self.ready
@@ -104,6 +120,7 @@ class Slot:
             pid=worker.pid if worker else None,
             num_requests=self.num_leases,
             num_threads=num_threads if worker else 0,
+            seconds_silent=worker.seconds_silent if worker else 0.0,
             idle_seconds=time.monotonic() - self.last_used if self.last_used else None,
         )
 

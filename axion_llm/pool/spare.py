@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from axion_llm.errors import AxionError
-from axion_llm.pool.slot import ModelWorker
+from axion_llm.pool.interface import ModelWorker
 
 REFILL_SECONDS = 1.0  # after a load: its first request has the cores for itself
 

@@ -19,7 +19,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal
 
-from axion_llm.errors import AxionError, EngineError, ModelLoadError, ShuttingDown, WorkerDied, from_wire
+from axion_llm.errors import AxionError, EngineError, ModelLoadError, ShuttingDown, Suspended, WorkerDied, from_wire
 from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit
 from axion_llm.worker.link import Link
 from axion_llm.worker.messages import (
@@ -78,6 +78,8 @@ class WorkerClient:
         self._tasks: list[asyncio.Task[None]] = []  # the one that waits for the end is the last
         self._stopping: asyncio.Task[None] | None = None
         self._num_pings = 0
+        self._end = asyncio.Event()
+        self._crash: str | None = None  # how it ended by itself
 
     @property
     def state(self) -> State:
@@ -196,11 +198,16 @@ class WorkerClient:
         """As it said last: the final ones once it has been stopped in order."""
         return self._link.last_stats if self._link else EngineStats()
 
-    async def stop(self) -> None:
-        """End its requests with ShuttingDown, then the process; nothing of it is left. May be repeated."""
+    async def stop(self, *, suspend: bool = False) -> None:
+        """End its requests with ShuttingDown (or Suspended), then the process; nothing is left. May be repeated."""
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop())
+            self._stopping = asyncio.create_task(self._stop(suspend))
         await asyncio.shield(self._stopping)
+
+    async def ended(self) -> str | None:
+        """Returns at its end: why it ended by itself, or None when it was stopped."""
+        await self._end.wait()
+        return self._crash
 
     # ---- life
 
@@ -231,13 +238,14 @@ class WorkerClient:
         self._tasks = [asyncio.create_task(life) for life in lives]
         return link
 
-    async def _stop(self) -> None:
+    async def _stop(self, suspend: bool) -> None:
         if self._state == "dead":
             return
         was_ready = self._state == "ready"
         self._enter("stopping")
         if self._link:
-            self._link.fail_all(ShuttingDown(f"{self.name} is being unloaded"))
+            kind = Suspended if suspend else ShuttingDown
+            self._link.fail_all(kind(f"{self.name} is being unloaded"))
             if was_ready:
                 self._link.send(Shutdown())
         if not self._tasks:  # it has never run
@@ -275,6 +283,7 @@ class WorkerClient:
             message = f"{self.name}: the worker process made no progress for {self._hang_seconds:g} s and was killed"
         if self._process.tail:
             message += f"\nits last output:\n{self._process.tail}"  # a client is told the first line only
+        self._crash = message
         _log.error("%s", message)
         return WorkerDied(message) if self._state == "ready" else ModelLoadError(message)
 
@@ -285,3 +294,4 @@ class WorkerClient:
         if self._link:
             self._link.close()
         self._process.close()
+        self._end.set()

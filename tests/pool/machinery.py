@@ -40,12 +40,11 @@ class Machine:
         self.ids = itertools.count()
         self.workers: list[WorkerClient] = []
         self.estimating: Callable[[], None] = lambda: None
+        defaults = {"warm": 0, "spare_workers": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0}
+        self.settings = Settings(**defaults | settings)
         self.pool = Pool(
             self,
-            Settings(
-                **{"warm": 0, "spare_workers": 0, "shutdown_grace_seconds": 1.0, "load_timeout_seconds": 10.0}
-                | settings
-            ),
+            self.settings,
             new_worker=self.new_worker,
             locate=self.locate,
             estimate=self.estimate,
@@ -81,7 +80,8 @@ class Machine:
         return MemoryNeed(self.need[spec.name], 0, 0)
 
     def new_worker(self) -> WorkerClient:
-        self.workers.append(WorkerClient(FAKE_COMMAND, grace_seconds=1.0))
+        hang_seconds = self.settings.hang_seconds
+        self.workers.append(WorkerClient(FAKE_COMMAND, grace_seconds=1.0, hang_seconds=hang_seconds))
         return self.workers[-1]
 
     # ---- what a test does with it

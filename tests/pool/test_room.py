@@ -62,7 +62,7 @@ async def test_those_who_wait_come_in_their_order(machine: MachineMaker) -> None
 
 
 async def test_a_wait_for_a_place_has_an_end(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok"}, max_loaded=1, load_timeout_seconds=1.0)
+    m = machine({"a": "ok", "b": "ok"}, max_loaded=1, room_wait_seconds=1.0)
     stream = m.asking("a", LONG)
     await until(lambda: m.state("a") == "ready")
     with pytest.raises(Overloaded, match="no place for it in 1 s"):
@@ -71,7 +71,7 @@ async def test_a_wait_for_a_place_has_an_end(machine: MachineMaker) -> None:
 
 
 async def test_memory_is_made_by_unloading_and_waited_for(machine: MachineMaker) -> None:
-    m = machine({"a": "ok", "b": "ok", "c": "ok"}, load_timeout_seconds=1.0)
+    m = machine({"a": "ok", "b": "ok", "c": "ok"}, room_wait_seconds=1.0)
     m.need = {"a": 4 * GIB, "b": 4 * GIB, "c": 5 * GIB}
     await m.loaded("a", "b")
     m.memory = Memory(2 * GIB, 16 * GIB)
@@ -103,8 +103,7 @@ async def test_a_request_for_a_model_that_is_being_unloaded_loads_it_again(machi
     m = machine({"a": "stubborn=1", "b": "ok"}, max_loaded=1)
     await m.loaded("a")
     other = m.asking("b", "tokens=20 delay=0.01")
-    await asyncio.sleep(0.1)
-    assert m.workers[0].state == "stopping"
+    await until(lambda: m.workers[0].state == "stopping")
     assert len(await m.ask("a")) == 4
     assert len(await other) == 22
 

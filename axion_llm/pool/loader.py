@@ -1,0 +1,105 @@
+"""From a registry entry to a process that answers: looks at the file, has a worker open it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from axion_llm.config import Settings
+from axion_llm.errors import ModelLoadError
+from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
+from axion_llm.models.spec import ModelSpec
+from axion_llm.pool.interface import ModelWorker
+from axion_llm.pool.spare import Spares
+from axion_llm.worker.messages import Load
+
+Locate = Callable[[ModelSpec, Settings], Path | None]
+Estimate = Callable[[Path, ModelSpec], MemoryNeed]
+
+
+def estimate(path: Path, spec: ModelSpec) -> MemoryNeed:
+    """Reads the file's header; raises ModelLoadError when it is no whole GGUF."""
+    return estimate_bytes(check_file(path), spec.n_ctx, spec.kv_type)
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Tells whether a path still is the file that was opened, and whether that was written to since."""
+
+    path: Path
+    inode: int
+    size_bytes: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp | None:
+        """None when there is no such file."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return cls(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    path: Path
+    need: MemoryNeed
+    stamp: FileStamp | None
+
+
+class Loader:
+    def __init__(self, settings: Settings, spares: Spares, locate: Locate, estimate: Estimate) -> None:
+        self._settings = settings
+        self._spares = spares
+        self._locate, self._estimate = locate, estimate
+
+    def is_on_machine(self, spec: ModelSpec) -> bool:
+        return self._locate(spec, self._settings) is not None
+
+    def inspect(self, spec: ModelSpec) -> Candidate:
+        """Reads files: for a thread."""
+        path = self._locate(spec, self._settings)
+        if path is None:
+            raise ModelLoadError(missing(spec))
+        return Candidate(path, self._estimate(path, spec), FileStamp.of(path))
+
+    async def start(
+        self, spec: ModelSpec, path: Path, num_threads: int, on_crash: Callable[[], None]
+    ) -> tuple[ModelWorker, float]:
+        """The worker, and how many seconds it took. `on_crash` is called when its process ended by itself."""
+        began = time.monotonic()
+        worker = await self._spares.take()
+        try:
+            await worker.load(self._message(spec, path, num_threads), self._settings.load_timeout_seconds)
+        except ModelLoadError:
+            if await worker.ended():
+                on_crash()
+            raise
+        return worker, time.monotonic() - began
+
+    def _message(self, spec: ModelSpec, path: Path, num_threads: int) -> Load:
+        return Load(
+            name=spec.name,
+            path=str(path),
+            n_ctx=spec.n_ctx,
+            n_seq_max=spec.n_seq_max,
+            kv_type=spec.kv_type,
+            num_threads=num_threads,
+            chat_template=spec.chat_template,
+            step_seconds=self._settings.step_ms / 1e3,
+            steps_per_decision=self._settings.num_scheduler_steps,
+            speculation=spec.speculation,
+            max_waiting=self._settings.max_queue,
+            max_waiting_tokens=self._settings.max_queue_tokens,
+        )
+
+
+def missing(spec: ModelSpec) -> str:
+    if spec.source.path is not None:
+        return f"{spec.name}: its file {spec.source.path} does not exist"
+    if spec.source.package is not None:
+        return f"{spec.name}: the Python package {spec.source.package} that carries it is not installed"
+    return f"{spec.name} is not on this machine yet; get it with: axion-llm pull {spec.name}"

@@ -1,0 +1,170 @@
+"""Processes that end or hang under their requests: the requests go on, others do not notice, and nothing loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from axion_llm.errors import ModelUnavailable, WorkerDied
+from axion_llm.pool import breaker, pool
+from axion_llm.worker.messages import Accepted, Event, Finished, Piece
+from tests.fakes.processes import until
+from tests.pool.machinery import Machine, MachineMaker
+
+pytestmark = pytest.mark.usefixtures("socket_root")
+
+SLOWLY = "tokens=40 delay=0.01"
+
+
+def text_of(events: list[Event]) -> str:
+    assert isinstance(events[0], Accepted) and isinstance(events[-1], Finished)
+    return "".join(event.text for event in events if isinstance(event, Piece | Finished))
+
+
+def text(num_tokens: int) -> str:
+    return "".join(f"t{i} " for i in range(num_tokens))
+
+
+def kill(m: Machine, number: int, signum: signal.Signals = signal.SIGKILL) -> None:
+    pid = m.workers[number].pid
+    assert pid is not None
+    os.kill(pid, signum)
+
+
+async def test_streams_of_a_killed_worker_go_on_and_others_do_not_notice(machine: MachineMaker) -> None:
+    m = machine({"a": "ok", "b": "ok"})
+    await m.loaded("a", "b")
+    streams = [m.asking("a", SLOWLY), m.asking("a", SLOWLY), m.asking("b", SLOWLY)]
+    await asyncio.sleep(0.15)
+    kill(m, 0)
+    assert [text_of(events) for events in await asyncio.gather(*streams)] == [text(40)] * 3
+    assert len(m.workers) == 3 and m.pool.accounts()["a"].num_crashes == 1
+
+
+async def test_a_hung_worker_is_replaced_under_its_requests(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"}, hang_seconds=1)
+    await m.ask("a")
+    stream = m.asking("a", SLOWLY)
+    await asyncio.sleep(0.15)
+    kill(m, 0, signal.SIGSTOP)
+    await until(lambda: m.status("a").seconds_silent >= 0.5)
+    assert text_of(await stream) == text(40)
+
+
+async def test_a_request_that_kills_its_worker_does_it_twice_at_most(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    with pytest.raises(WorkerDied, match="SIGABRT"):
+        await m.ask("a", "tokens=9 die=6 after=4")
+    assert len(m.workers) == 2
+    await m.ask("a")
+
+
+async def test_the_next_load_waits_longer_after_each_crash(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    with pytest.raises(WorkerDied):
+        await m.ask("a", "exit=1")
+    began = time.monotonic()
+    await m.ask("a")
+    assert time.monotonic() - began > 0.5
+
+
+async def test_a_model_that_crashes_again_and_again_rests(
+    machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "MAX_CRASHES", 2)
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
+    m = machine({"a": "ok", "b": "ok"})
+    with pytest.raises(WorkerDied):
+        await m.ask("a", "exit=1")
+    with pytest.raises(ModelUnavailable, match="crashed 2 times") as refused:
+        await m.ask("a")
+    assert 0 < refused.value.retry_after_seconds <= 1
+    assert m.state("a") == "failed" and "crashed 2 times" in str(m.status("a").error)
+    await m.ask("b")
+    await asyncio.sleep(1.1)
+    await m.ask("a")
+    assert m.state("a") == "ready"
+
+
+async def test_a_crash_in_a_load_counts(machine: MachineMaker) -> None:
+    m = machine({"a": "die=6"})
+    for _ in range(2):
+        with pytest.raises(Exception, match="SIGABRT"):
+            await m.ask("a")
+    assert m.pool.accounts()["a"].num_crashes == 2
+    assert m.pool._slots["a"].breaker.num_crashes(time.monotonic()) == 2
+
+
+async def test_a_warm_model_comes_back_without_a_request(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"}, warm=1)
+    await m.pool.start()
+    await until(m.pool.is_ready)
+    kill(m, 0)
+    await until(lambda: len(m.workers) == 2 and m.state("a") == "ready")
+
+
+# ---- files that change
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Looked at all the time."""
+    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.02)
+    path = tmp_path / "ok"
+    path.write_bytes(b"old")
+    return path
+
+
+async def using(machine: MachineMaker, file: Path) -> Machine:
+    m = machine({"a": str(file)})
+    await m.pool.start()
+    await m.ask("a")
+    return m
+
+
+def replace(file: Path) -> None:
+    new = file.with_name("new")
+    new.write_bytes(b"new")
+    new.rename(file)
+
+
+async def test_a_file_that_was_replaced_is_loaded_anew_when_its_requests_have_ended(
+    machine: MachineMaker, file: Path
+) -> None:
+    m = await using(machine, file)
+    stream = m.asking("a", SLOWLY)
+    await asyncio.sleep(0.05)
+    replace(file)
+    await asyncio.sleep(0.1)
+    late = m.asking("a")
+    assert text_of(await stream) == text(40) and m.workers[0].state in ("ready", "stopping")
+    await late
+    assert len(m.workers) == 2 and m.pool.accounts()["a"].num_unloads == {"changed": 1}
+
+
+async def test_an_idle_model_whose_file_was_replaced_is_unloaded(machine: MachineMaker, file: Path) -> None:
+    m = await using(machine, file)
+    replace(file)
+    await until(lambda: m.state("a") == "available")
+
+
+async def test_a_file_that_is_written_to_while_in_use_is_loaded_anew_at_once(machine: MachineMaker, file: Path) -> None:
+    m = await using(machine, file)
+    stream = m.asking("a", SLOWLY)
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(file.write_bytes, b"other weights")
+    await until(lambda: len(m.workers) == 2)
+    assert text_of(await stream) == text(40)
+
+
+async def test_a_file_that_vanished_is_no_matter_for_a_loaded_model(machine: MachineMaker, file: Path) -> None:
+    m = await using(machine, file)
+    await asyncio.to_thread(file.unlink)
+    await asyncio.sleep(0.1)
+    await m.ask("a")
+    assert len(m.workers) == 1
