@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from axion_llm.api.schemas import Message
 from axion_llm.consensus.ballot import Question
+from axion_llm.consensus.domain import domain_of
+from axion_llm.consensus.language import code_of, language_of
 from axion_llm.consensus.options import ConsensusRequest
+from axion_llm.consensus.question import question_of
 
 
 @dataclass(frozen=True)
@@ -23,4 +28,23 @@ class Facts:
 
 
 def facts_of(request: ConsensusRequest) -> Facts:
-    return Facts()
+    """Microseconds; language and code are told from the last thing the user said."""
+    text = last_user_text(request.messages)
+    code = code_of(text)
+    wants_json = bool(request.response_format) and request.response_format.get("type") != "text"
+    return Facts(
+        has_images=has_images(request),
+        has_tools=bool(request.tools) and request.tool_choice != "none",
+        language=language_of(text),
+        code=code,
+        domain="code" if code else domain_of(text),
+        question=question_of(text, wants_json=wants_json, code=code),
+    )
+
+
+def has_images(request: ConsensusRequest) -> bool:
+    return False
+
+
+def last_user_text(messages: Sequence[Message]) -> str:
+    return next((str(m.content or "") for m in reversed(messages) if m.role == "user"), "")

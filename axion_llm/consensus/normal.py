@@ -21,6 +21,14 @@ def folded(text: str) -> str:
     return western_digits(unicodedata.normalize("NFKC", text)).casefold()
 
 
+def unaccented(text: str) -> str:
+    """Without marks on Latin letters: people and models leave them out."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(c for c in parts if not "\u0300" <= c <= "\u036f"))
+
+
 def words(text: str) -> list[str]:
     """Words in order; scripts that do not write spaces are taken character by character."""
     found: list[str] = []
