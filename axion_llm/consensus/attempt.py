@@ -45,3 +45,8 @@ class Attempt:
     @property
     def is_ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def is_partial(self) -> bool:
+        """It has said something when its time or its tokens ran out."""
+        return self.status in ("cut", "timeout") and bool(self.text.strip())

@@ -58,13 +58,10 @@ def normalised(vectors: Vectors) -> Vectors:
     return found
 
 
-def medoid(vectors: Vectors, weights: Sequence[int]) -> tuple[int, float]:
-    """The vector with the greatest weighted mean likeness to the others, and that mean; of equal ones the first."""
+def medoid(vectors: Vectors, weights: Sequence[int]) -> int:
+    """The vector with the greatest weighted mean likeness to the others; of equal ones the heaviest, then the first."""
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, 0.0)
     w = np.asarray(weights, np.float64)
-    others = np.maximum(w.sum() - w, 1e-9)
-    means = (likeness @ w) / others
-    # Its own weight breaks what would be a tie between two: each is as near to the other.
-    best = int(np.lexsort((-np.arange(len(w)), w, np.round(means, 6)))[-1])
-    return best, float(means[best])
+    means = (likeness @ w) / np.maximum(w.sum() - w, 1e-9)
+    return int(np.lexsort((-np.arange(len(w)), w, np.round(means, 6)))[-1])

@@ -27,6 +27,7 @@ from axion_llm.consensus.facts import facts_of
 from axion_llm.consensus.happenings import Decided, Done, Ended, Happening, Planned, Started, Text, Wrote
 from axion_llm.consensus.options import ConsensusRequest, Options, check, strategy_of
 from axion_llm.consensus.plan import Plan
+from axion_llm.consensus.pool_embedder import PoolEmbedder
 from axion_llm.consensus.report import Outcome, consensus_object, usage_object
 from axion_llm.consensus.route import Ask, make_plan
 from axion_llm.consensus.synthesis import Synthesis
@@ -59,7 +60,7 @@ class Orchestrator:
     def __init__(self, pool: ModelPool, roster: Roster, embedder: Embedder | None = None) -> None:
         self.pool = pool
         self.roster = roster
-        self.embedder = embedder or HashingEmbedder()
+        self.embedder = embedder or PoolEmbedder(pool)
         self.arrangement = Arrangement()
 
     def plan(self, task: Task) -> Plan:
@@ -216,8 +217,8 @@ class _Run:
             embedder = HashingEmbedder()
             vectors = await embedder.embed(texts)
         self._outcome.embedder = embedder.name
-        best, nearness = medoid(vectors, [a.weight for a in attempts])
-        return strategies.Choose(attempts[best].index, "middle of the answers", nearness)
+        # No agreement is told: likeness of vectors means something else with every embedder.
+        return strategies.Choose(attempts[medoid(vectors, [a.weight for a in attempts])].index, "middle of the answers")
 
     async def _combine(self, indices: Sequence[int]) -> AsyncGenerator[Happening, None]:
         """The aggregators in turn; when none can, the best of the answers."""

@@ -181,7 +181,7 @@ def _conclude(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
 
 
 def _without_quorum(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
-    done = succeeded(attempts) or [a for a in attempts if a.status == "cut"]  # half an answer is better than none
+    done = succeeded(attempts) or [a for a in attempts if a.is_partial]  # half an answer is better than none
     if not done or not plan.falls_back:
         return GiveUp(len(succeeded(attempts)))
     found = votes(done)

@@ -89,6 +89,8 @@ class Synthesis:
                             pass
         except AxionError as exc:
             _log.info("id=%s: %s does not read ahead: %s", self._task.id, model, exc.message)
+        except Exception:
+            _log.exception("id=%s: %s does not read ahead", self._task.id, model)
 
     def _settle_order(self, attempts: Sequence[Attempt]) -> None:
         new = [a for a in attempts if a not in self._order]
@@ -115,6 +117,9 @@ class Synthesis:
             except AxionError as exc:
                 self.failures.append((model, exc.message))
                 _log.info("id=%s: aggregator %s: %s", self._task.id, model, exc.message)
+            except Exception:
+                self.failures.append((model, "internal error"))
+                _log.exception("id=%s: aggregator %s: unexpected error", self._task.id, model)
         if self.is_written:  # half a text is shown already: it ends here
             self.finish_reason = "length"
         else:

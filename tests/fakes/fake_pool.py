@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from axion_llm.errors import ModelInUse, ModelNotFound
 from axion_llm.models.spec import ModelSpec, Source
-from axion_llm.pool.interface import ModelStatus, RunningModel
+from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
 from axion_llm.pool.report import Account, MachineMemory, MemoryReport, ProcessMemory, WorkerMemory
 from axion_llm.worker.messages import (
     Accepted,
@@ -81,6 +81,8 @@ class FakePool:
     specs: list[ModelSpec] = field(default_factory=lambda: [spec("fake"), spec("org/other")])
     info: Loaded = INFO
     script: Script = field(default_factory=Script)
+    scripts: dict[str, Callable[[Generate], Script]] = field(default_factory=dict)  # of single models, by request
+    states: dict[str, ModelState] = field(default_factory=dict)
     load_seconds: float = 0.0
     load_error: Exception | None = None
     requests: list[Generate] = field(default_factory=list)
@@ -110,12 +112,12 @@ class FakePool:
 
     def models(self) -> list[ModelStatus]:
         return [
-            ModelStatus(s, "ready" if i == 0 else "available", is_pinned=s.name in self.pinned)
+            ModelStatus(s, self.states.get(s.name, "ready" if i == 0 else "available"), is_pinned=s.name in self.pinned)
             for i, s in enumerate(self.specs)
         ]
 
     def running(self) -> dict[str, RunningModel]:
-        return {self.specs[0].name: FakeModel(self)}
+        return {self.specs[0].name: FakeModel(self, self.specs[0].name)}
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[FakeModel]:
@@ -126,7 +128,7 @@ class FakePool:
             await asyncio.sleep(self.load_seconds)
             if self.load_error is not None:
                 raise self.load_error
-            yield FakeModel(self)
+            yield FakeModel(self, name)
         finally:
             self.num_leases -= 1
 
@@ -164,8 +166,8 @@ class FakePool:
 
 
 class FakeModel:
-    def __init__(self, pool: FakePool) -> None:
-        self._pool = pool
+    def __init__(self, pool: FakePool, name: str) -> None:
+        self._pool, self._name = pool, name
 
     @property
     def info(self) -> Loaded:
@@ -198,7 +200,8 @@ class FakeModel:
         return Detokenized(request.request_id, bytes(request.tokens).decode("utf-8", "replace"))
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
-        pool, script = self._pool, self._pool.script
+        pool = self._pool
+        script = pool.scripts[self._name](request) if self._name in pool.scripts else pool.script
         pool.requests.append(request)
         pool.num_running += 1
         has_ended = False
