@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, Response
 
 from axion_llm import __version__
 from axion_llm.api import params
-from axion_llm.api.errors import public
 from axion_llm.api.openapi import document
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
@@ -23,7 +22,7 @@ from axion_llm.consensus.options import ConsensusRequest, model_names, takes
 from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
-from axion_llm.servers import admin, consensus, metrics, standard, streaming
+from axion_llm.servers import admin, consensus, health, metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.consensus_answer import ConsensusAnswer
@@ -156,21 +155,7 @@ class Endpoints:
         return Response(await metrics.render(self._service), media_type=metrics.CONTENT_TYPE)
 
     async def health(self, request: Request) -> Response:
-        """200 says that the event loop and the pool answer; whether models do is in their states.
-
-        Open to all; who needs a key and has none learns the status only.
-        """
-        statuses = self._service.pool.models()
-        status: dict[str, Any] = {"status": "stopping" if self._service.drain.is_stopping else "ok"}
-        if is_known(request.scope):
-            states = [{"id": s.spec.name, "state": s.state, "error": s.error and public(s.error)} for s in statuses]
-            status |= {"requests": self._service.drain.num_in_flight, "models": states}
-            status |= {"registry_error": self._service.pool.registry_error}
-        return JSONResponse(status)
+        return health.health(self._service, is_known=is_known(request.scope))
 
     async def ready(self, request: Request) -> Response:
-        if self._service.drain.is_stopping:
-            raise HTTPException(503, "the server is shutting down")
-        if not self._service.pool.is_ready():
-            raise HTTPException(503, "models are still being loaded", {"retry-after": "1"})
-        return JSONResponse({"status": "ready"})
+        return health.ready(self._service, is_known=is_known(request.scope))

@@ -25,10 +25,11 @@ OPTIONS = ["--standard-port", "0", "--streaming-port", "0", "--consensus-port", 
 class ServeProcess:
     """With a home of its own, so that nobody's settings or models take part."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, **settings: str) -> None:
         self._log = home / "serve.log"
         environ = {k: v for k, v in os.environ.items() if not k.startswith("AXION_") or k == "AXION_KERNELS"}
         environ |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
+        environ |= {f"AXION_{name.upper()}": value for name, value in settings.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([*COMMAND, *OPTIONS, *options], env=environ, stderr=log)
 
@@ -46,6 +47,11 @@ class ServeProcess:
         for url in self.urls.values():
             assert httpx.get(f"{url}/ready").status_code == 200
         return self
+
+    def pid_of(self, model: str) -> int:
+        """Of the process that has the model."""
+        models = httpx.get(f"{self.urls['standard']}/admin/status").json()["models"]
+        return next(int(m["pid"]) for m in models if m["name"] == model)
 
     def children(self) -> list[psutil.Process]:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)

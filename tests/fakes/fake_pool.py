@@ -96,6 +96,8 @@ class FakePool:
     orders: list[tuple[object, ...]] = field(default_factory=list)  # load, unload, pin
     stats: EngineStats = field(default_factory=EngineStats)
     pinned: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)  # why, by name
+    seconds_silent: float = 0.0  # of the first model
     report: MemoryReport = field(
         default_factory=lambda: MemoryReport(
             MachineMemory(8 << 30, 6 << 30, 7 << 30, 1 << 30),
@@ -112,7 +114,13 @@ class FakePool:
 
     def models(self) -> list[ModelStatus]:
         return [
-            ModelStatus(s, self.states.get(s.name, "ready" if i == 0 else "available"), is_pinned=s.name in self.pinned)
+            ModelStatus(
+                s,
+                "failed" if s.name in self.failed else self.states.get(s.name, "available" if i else "ready"),
+                self.failed.get(s.name),
+                is_pinned=s.name in self.pinned,
+                seconds_silent=0 if i else self.seconds_silent,
+            )
             for i, s in enumerate(self.specs)
         ]
 

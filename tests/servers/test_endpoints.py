@@ -40,6 +40,21 @@ def test_health(http: httpx.Client, pool: FakePool) -> None:
     assert http.head("/health").status_code == 200
 
 
+def test_health_asks_the_engines(http: httpx.Client, pool: FakePool) -> None:
+    pool.seconds_silent = 7.5
+    response = http.get("/health")
+    assert response.status_code == 503
+    assert response.json()["status"] == "degraded" and response.json()["hanging"] == ["fake"]
+    pool.seconds_silent = 1.0
+    assert http.get("/health").json()["status"] == "ok"
+
+
+def test_ready_names_what_does_not_work(http: httpx.Client, pool: FakePool) -> None:
+    pool.failed = {"fake": "fake has crashed 5 times\nand this is its output"}
+    assert http.get("/ready").json() == {"status": "ready", "failed": {"fake": "fake has crashed 5 times"}}
+    assert next(m for m in http.get("/v1/models").json()["data"] if m["id"] == "fake")["state"] == "failed"
+
+
 def test_ready_only_when_the_pool_is(http: httpx.Client, pool: FakePool) -> None:
     assert http.get("/ready").json() == {"status": "ready"}
     pool.is_warm = False
