@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from axion_llm.config import Settings
+from axion_llm.config import Settings, parse_size
 from axion_llm.servers.logs import FORMATS, LEVELS, log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,19 @@ OPEN_TO_ALL = (
     "host %s without API keys: everybody who reaches this machine may use the models; "
     "make a key with: axion-llm keys new NAME"
 )
+
+
+class _Size(click.ParamType):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else parse_size(value)
+        except ValueError:
+            self.fail(f"{value!r} is no size: write it as 16GiB or 800MB", param, ctx)
+
+
+SIZE = _Size()
 FILE = click.Path(path_type=Path, dir_okay=False)
 PORT = click.IntRange(0, 65535)
 
@@ -43,7 +56,11 @@ PORT = click.IntRange(0, 65535)
 )
 @click.option("--warm", type=click.IntRange(0), help="Models to load at the start.  [2]")
 @click.option("--max-loaded", type=click.IntRange(1), help="Most models in memory at the same time.  [5]")
-@click.option("--threads", type=click.IntRange(0), help="Compute threads; 0: all cores it may use.  [0]")
+@click.option("--memory-limit", type=SIZE, help="Of all models together, as 16GiB or 800MB.  [what is there]")
+@click.option("--idle-unload-seconds", type=click.FloatRange(0), help="Unload what nobody used; 0: never.  [300]")
+@click.option("--turn-seconds", type=click.FloatRange(1), help="Longest turn of a model others wait for.  [20]")
+@click.option("--threads", type=click.IntRange(0), help="Of all models together; 0: all cores it may use.  [0]")
+@click.option("--pin-cores/--no-pin-cores", default=None, help="Bind models at work to CPUs of their own.  [no]")
 @click.option("--step-ms", type=click.FloatRange(1), help="What a step may take while anything is generated.  [60]")
 @click.option("--num-scheduler-steps", type=click.IntRange(1), help="Decode steps between two looks at the queue.  [2]")
 @click.option("--max-queue", type=click.IntRange(1), help="Requests that may wait for a model; more get 429.  [256]")
@@ -68,8 +85,8 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
     Any OpenAI client works; the key may be anything:
     OpenAI(base_url="http://127.0.0.1:8082/v1", api_key="none")
 
-    A model that is not loaded is loaded when a request asks for it, and the request waits. Each option can
-    also be set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets
+    A model that is not loaded is loaded when a request asks for it, and the request waits. Models that work at the
+    same time share the cores; more of them than there is room for take turns. Each option can also be set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets
     answers that have begun go on for a few seconds, a second one ends them.
     """
     settings = Settings.load({k: v for k, v in options.items() if v != ()})
