@@ -27,7 +27,7 @@ OPEN_TO_ALL = (
 )
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic for the type checker only
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
@@ -85,9 +85,10 @@ def serve(only: tuple[str, ...], **options: Any) -> None:
     Any OpenAI client works; the key may be anything:
     OpenAI(base_url="http://127.0.0.1:8082/v1", api_key="none")
 
-    A model that is not loaded is loaded when a request asks for it, and the request waits. Models that work at the
-    same time share the cores; more of them than there is room for take turns. Each option can also be set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets
-    answers that have begun go on for a few seconds, a second one ends them.
+    A model that is not loaded is loaded when a request asks for it, and the request waits. Models that work
+    at the same time share the cores; more of them than there is room for take turns. Each option can also be
+    set in the environment: AXION_STANDARD_PORT=9000, AXION_WARM=0, AXION_MODELS_FILE=... Ctrl-C lets answers
+    that have begun go on for a few seconds, a second one ends them.
     """
     settings = Settings.load({k: v for k, v in options.items() if v != ()})
     log_to_stderr(settings.log_level, settings.log_format)
