@@ -105,7 +105,7 @@ class Answer(Response, ABC):
 
     async def _collect(self, exchange: Exchange) -> bytes:
         choices = [Choice() for _ in range(self.num_choices)]
-        while not exchange.is_finished:
+        while any(choice.finished is None for choice in choices):  # all may have come before the first look
             for index, event in await exchange.take():
                 choices[index].add(event)
         whole = self.whole(choices)

@@ -40,7 +40,7 @@ class ClientStalled(Exception):
 
 
 class Exchange:
-    """Use as a context: start(), then accepted(), then take() until is_finished."""
+    """Use as a context: start(), then accepted(), then take() until each choice has got its Finished."""
 
     def __init__(self, pool: ModelPool, drain: Drain, record: Record, num_prompts: int, n: int) -> None:
         self._pool = pool

@@ -151,6 +151,12 @@ def test_a_model_name_cannot_forge_a_log_line(http: httpx.Client, caplog: pytest
     assert "model=x?id=forged" in line and "finish=error:model_not_found" in line
 
 
+def test_an_answer_that_is_there_all_at_once_is_collected_too(http: httpx.Client, pool: FakePool) -> None:
+    pool.script = Script(wait=False)
+    response = http.post("/v1/chat/completions", json=BODY | {"stream": False, "n": 2})
+    assert [c["message"]["content"] for c in response.json()["choices"]] == ["Hello world"] * 2
+
+
 def test_metrics_name_each_loaded_model(http: httpx.Client) -> None:
     response = http.get("/metrics")
     assert response.status_code == 200 and response.headers["content-type"].startswith("text/plain")
