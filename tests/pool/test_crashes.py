@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from axion_llm.errors import ModelUnavailable, WorkerDied
+from axion_llm.errors import ModelUnavailable, ServiceError, WorkerDied
 from axion_llm.pool import breaker, pool
 from axion_llm.worker.messages import Accepted, Event, Finished, Piece
 from tests.fakes.processes import until
@@ -168,3 +171,28 @@ async def test_a_file_that_vanished_is_no_matter_for_a_loaded_model(machine: Mac
     await asyncio.sleep(0.1)
     await m.ask("a")
     assert len(m.workers) == 1
+
+
+# ---- a machine that has run full
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=1", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk to fill")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+async def test_a_full_disk_fails_the_load_with_the_reason_and_the_next_one_works(
+    machine: MachineMaker, full_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = machine({"a": "ok", "b": "ok"})
+    await m.ask("a")
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "tempdir", str(full_disk))
+        with pytest.raises(ServiceError, match="No space left"):
+            await m.ask("b")
+        await m.ask("a")
+    await m.ask("b")
