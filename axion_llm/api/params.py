@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from axion_llm.api import structured
 from axion_llm.api.chat_template import chat_template
 from axion_llm.api.literal import Marks, control_words
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
@@ -32,6 +33,7 @@ def check(request: Generation, *, is_streamed: bool) -> None:
     """What no single field's schema can say. Raises BadRequest."""
     if request.stream_options is not None and not is_streamed:
         raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
+    structured.grammar_of(request.response_format, request.structured_outputs)
     if isinstance(request, ChatRequest):
         _check_chat(request)
     if isinstance(request, CompletionRequest):
@@ -86,6 +88,7 @@ def _generates(
     n = request.n or 1
     drawn = [sampling(request, origin.spec.sampling, choice=i) for i in range(n)]
     _check_bias(drawn[0], info)
+    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
     return [
         Generate(
             request_id=f"{origin.completion_id}-{p * n + i}",
@@ -98,6 +101,7 @@ def _generates(
             ignore_eos=bool(request.ignore_eos),
             echo=isinstance(request, CompletionRequest) and request.is_echoed_by_worker(prompt),
             speculation=request.speculation,
+            grammar=grammar,
         )
         for p, prompt in enumerate(prompts)
         for i in range(n)

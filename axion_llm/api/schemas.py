@@ -177,6 +177,7 @@ class Generation(Strict):
     frequency_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: TokenCount | None = None
+    response_format: dict[str, Any] | None = None  # see structured.py
     user: str | None = None  # a label: changes nothing in the answer
 
     # Extensions, spelled as llama-server spells them.
@@ -185,6 +186,7 @@ class Generation(Strict):
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
     speculation: Speculation | None = None
+    structured_outputs: dict[str, Any] | None = None  # spelled as vLLM does, see structured.py
 
 
 class ChatRequest(Generation):
@@ -207,7 +209,6 @@ class ChatRequest(Generation):
     moderation: Annotated[Any, only()] = None
     prediction: Annotated[Any, only()] = None
     reasoning_effort: Annotated[Any, only("none")] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
     service_tier: Annotated[Any, only("auto", "default")] = None
     store: Annotated[Any, only(False)] = None
     tool_choice: Annotated[Any, only("none", "auto")] = None

@@ -22,6 +22,8 @@ GGML_TYPE = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8
 
 _POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
+_NO_TEXT = 1 | 8  # LLAMA_TOKEN_ATTR_UNKNOWN, _CONTROL
+
 MAX_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 CACHE_SEQ_IDS = 48  # at least, for what the prefix cache keeps beside the running sequences
 
@@ -228,9 +230,7 @@ class LlamaModel:
         """The bytes a token stands for; empty for control tokens."""
         piece = self._pieces.get(token)
         if piece is None:
-            buffer = ctypes.create_string_buffer(512)
-            size = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-            piece = self._pieces[token] = buffer.raw[: max(size, 0)]
+            piece = self._pieces[token] = self._read_piece(token)
         return piece
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -243,6 +243,31 @@ class LlamaModel:
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
             size = -count
+
+    def _read_piece(self, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(512)
+        size = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[: max(size, 0)]
+
+    def vocabulary(self) -> list[bytes]:
+        """All tokens' bytes in the form that llguidance reads: 0xff begins those that are no text, or end the text."""
+        return [self._vocabulary_entry(token) for token in range(self.n_vocab)]
+
+    def _vocabulary_entry(self, token: int) -> bytes:
+        attributes = lib.llama_vocab_get_attr(self.vocab, token)
+        if not attributes & _NO_TEXT and not self.is_end(token):
+            return self._read_piece(token)
+        return b"\xff" + self.piece_text(token).encode()
+
+    def control_token(self, text: str) -> list[int]:
+        """The control token that is written so; empty when there is none."""
+        tokens = self.tokenize(text, add_special=False, parse_special=True)
+        return tokens if len(tokens) == 1 and lib.llama_vocab_is_control(self.vocab, tokens[0]) else []
+
+    @property
+    def tokenize_address(self) -> int:
+        """Of the C function llama_tokenize."""
+        return ctypes.cast(lib.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value or 0
 
     def is_end(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self.vocab, token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from axion_llm.engine.constraint import Masks
 from axion_llm.engine.scheduler import Scheduler, Step
 from axion_llm.worker.messages import EngineStats
 
@@ -18,6 +19,7 @@ class Counters:
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0
     num_decode_graph_reuses: int = 0
+    num_forced_tokens: int = 0
     step_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -32,11 +34,13 @@ class Counters:
             self.num_decode_steps += 1
             self.num_decode_graph_reuses += num_graph_reuses
 
-    def stats(self, scheduler: Scheduler, num_graph_reuses: int, num_refused: int) -> EngineStats:
+    def stats(self, scheduler: Scheduler, masks: Masks, num_graph_reuses: int, num_refused: int) -> EngineStats:
         return EngineStats(
             **vars(self),
             num_preemptions=scheduler.num_preemptions,
             num_refused=num_refused,
+            num_masks=masks.num_masks,
+            mask_seconds=masks.seconds,
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
             kv_used_tokens=scheduler.cells_used,

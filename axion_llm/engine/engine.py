@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate
 
 from axion_llm.engine.binding import Batch, LlamaModel, Logits
+from axion_llm.engine.constraint import ConstrainedDrafter, Constraint, Masks
 from axion_llm.engine.counters import Counters
 from axion_llm.engine.drafting import Drafter
-from axion_llm.engine.echo import PromptLogprobs, echo
+from axion_llm.engine.echo import echo
 from axion_llm.engine.embedder import Embedder
+from axion_llm.engine.grammars import Grammars
+from axion_llm.engine.output import Output
 from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
 from axion_llm.engine.prefix_cache import PrefixCache
 from axion_llm.engine.queue_limit import QueueLimit
-from axion_llm.engine.sampler import Sampler, token_logprobs
+from axion_llm.engine.sampler import token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
 from axion_llm.engine.sequence import Sequence, Status
-from axion_llm.engine.text import TextStream
 from axion_llm.engine.vocabulary import Vocabulary
 from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError
 from axion_llm.worker.messages import (
@@ -31,19 +32,7 @@ from axion_llm.worker.messages import (
     FinishReason,
     Generate,
     Piece,
-    TokenLogprob,
 )
-
-
-@dataclass(eq=False)
-class _Output:
-    """What a sequence has produced and not sent yet."""
-
-    sampler: Sampler
-    text: TextStream
-    num_unsent: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: PromptLogprobs = field(default_factory=PromptLogprobs)
 
 
 class Engine:
@@ -63,10 +52,12 @@ class Engine:
         self.queue = QueueLimit(self.scheduler, load.max_waiting, load.max_waiting_tokens or 8 * model.n_ctx)
         self.embedder = Embedder(model)
         self.vocabulary = Vocabulary(model)
+        self.grammars = Grammars(model)
+        self._masks = Masks(model.n_vocab)
         self._speculation = load.speculation
         self._batch = Batch(model.n_batch)
         self._sequences: dict[str, Sequence] = {}
-        self._outputs: dict[str, _Output] = {}
+        self._outputs: dict[str, Output] = {}
         self.counters = Counters()
 
     def warm_up(self) -> None:
@@ -91,7 +82,11 @@ class Engine:
             raise BadRequest("model: this one only embeds texts; use /v1/embeddings", param="model")
         return self.vocabulary.prompt_tokens(request)
 
-    def add(self, request: Generate, tokens: list[int]) -> Accepted:
+    def compile(self, request: Generate) -> Constraint | None:
+        """Of its grammar; BadRequest when it does not compile. Takes its time, and is safe beside a running step."""
+        return self.grammars.constraint(request.grammar) if request.grammar else None
+
+    def add(self, request: Generate, tokens: list[int], constraint: Constraint | None = None) -> Accepted:
         """Queue a tokenised request; raises a RequestError when it can never run."""
         if request.request_id in self._sequences:
             raise BadRequest(f"request id {request.request_id} is in use")
@@ -106,16 +101,17 @@ class Engine:
                 param="prompt",
             )
         max_total = limit if wanted is None else len(tokens) + wanted
-        sequence = Sequence(request, tokens, max_total, time.monotonic(), self._drafter(request, tokens))
-        self._outputs[request.request_id] = _Output(Sampler(request.sampling, tokens), TextStream(request.stop))
+        drafter = self._drafter(request, tokens, constraint)
+        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter)
+        self._outputs[request.request_id] = Output.of(request, tokens, constraint, self.model)
         self._sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
         return Accepted(request.request_id, len(tokens))
 
-    def _drafter(self, request: Generate, tokens: list[int]) -> Drafter | None:
+    def _drafter(self, request: Generate, tokens: list[int], constraint: Constraint | None) -> Drafter | None:
         if (request.speculation or self._speculation) == "off" or not self.model.has_positions:
             return None
-        drafter = Drafter()
+        drafter = ConstrainedDrafter(constraint) if constraint else Drafter()
         drafter.extend(tokens)
         return drafter
 
@@ -148,8 +144,10 @@ class Engine:
         self._fill_batch(step)
         num_reuses = self.model.num_graph_reuses()
         started = time.perf_counter()
+        self._want_masks(step)
         try:
-            fits = self.model.decode(self._batch)
+            with self._masks.beside():
+                fits = self.model.decode(self._batch)
         except EngineError as e:
             return [self._fail(s.sequence, e) for s in step.slices]
         seconds = time.perf_counter() - started
@@ -170,6 +168,14 @@ class Engine:
                 self.counters.num_cached_tokens += sequence.num_cached
             tokens = sequence.tokens[s.start : s.start + s.count] + s.draft
             self._batch.add(tokens, s.start, sequence.seq_id, s.num_outputs)
+
+    def _want_masks(self, step: Step) -> None:
+        self._masks.clear()
+        row = 0
+        for s in step.slices:
+            row += s.num_outputs
+            if s.wants_logits:
+                self._outputs[s.sequence.request_id].want_masks(self._masks, row - 1 - len(s.draft), s.draft)
 
     def _handle_full_cache(self, step: Step) -> list[Event]:
         """Our count of cells said that it fits, llama.cpp disagrees (a cache with rules of its own): believe it."""
@@ -193,7 +199,7 @@ class Engine:
                 start = end - 1 - len(s.draft)
                 yield from self._begin_answer(s.sequence)
                 if s.sequence.request_id in self._sequences:
-                    yield from self._draw(s, logits[start:end], best[start:end])
+                    yield from self._draw(s, logits[start:end], best[start:end], start)
 
     def _begin_answer(self, sequence: Sequence) -> Iterator[Event]:
         """The prompt is computed: it comes first if it is wanted, and may be all that is wanted."""
@@ -203,7 +209,7 @@ class Engine:
         if sequence.max_total == sequence.num_prompt:
             yield self._finish(sequence, "length")
 
-    def _draw(self, s: Slice, logits: Logits, best: list[int]) -> Iterator[Event]:
+    def _draw(self, s: Slice, logits: Logits, best: list[int], first_row: int) -> Iterator[Event]:
         """The next token; where a guess was right, the one behind it too, and so on. `logits`: [num_outputs, n_vocab].
 
         Each token is drawn from its own logits whatever was guessed, so guesses never change what comes out.
@@ -211,7 +217,7 @@ class Engine:
         sequence, num_accepted = s.sequence, 0
         for row, guess in enumerate([*s.draft, -1]):
             try:
-                token = self._next_token(sequence, logits[row], best[row])
+                token = self._next_token(sequence, logits[row], best[row], first_row + row)
             except AxionError as e:
                 yield self._fail(sequence, e)
                 return
@@ -224,6 +230,7 @@ class Engine:
                 break
         if s.draft:
             self._note_guesses(s, num_accepted)
+        yield from self._append_forced(sequence)
 
     def _note_guesses(self, s: Slice, num_accepted: int) -> None:
         sequence = s.sequence
@@ -234,15 +241,31 @@ class Engine:
         if num_accepted < len(s.draft) and sequence.status is Status.RUNNING:
             self.model.truncate(sequence.seq_id, sequence.num_computed)
 
-    def _next_token(self, sequence: Sequence, logits: Logits, best: int) -> int:
+    def _append_forced(self, sequence: Sequence) -> Iterator[Event]:
+        """What the grammar leaves no choice about: the next step computes it in one go. Not when logits are wanted."""
+        output = self._outputs.get(sequence.request_id)
+        if output is None or sequence.request.top_logprobs is not None:
+            return
+        while output.forced and sequence.status is not Status.ENDED:
+            token = output.forced[0]
+            self._accept(output, token)
+            event = self._append(sequence, token)
+            if event:
+                yield event
+
+    def _next_token(self, sequence: Sequence, logits: Logits, best: int, row: int) -> int:
         """`logits`: [n_vocab]."""
         if logits[best] != logits[best]:
             raise EngineError("the model's logits are not numbers: a damaged model file, or a kernel that went wrong")
         output, request = self._outputs[sequence.request_id], sequence.request
-        token = output.sampler.sample(logits, best)
+        token = output.next_token(logits, best, self._masks, row)
+        self._accept(output, token)
         if request.top_logprobs is not None and not self._ends(request, token):
             output.logprobs.append(token_logprobs(self.model, logits, token, request.top_logprobs))
         return token
+
+    def _accept(self, output: Output, token: int) -> None:
+        self.counters.num_forced_tokens += output.accept(token, output.piece(token, self.model))
 
     def _ends(self, request: Generate, token: int) -> bool:
         return not request.ignore_eos and self.model.is_end(token)
@@ -258,8 +281,8 @@ class Engine:
         output.num_unsent += 1
         if self._ends(sequence.request, token):
             return self._finish(sequence, "stop")
-        text = output.text.feed(self.model.piece(token))
-        if output.text.stopped is not None:
+        text = output.text.feed(output.piece(token, self.model))
+        if output.text.stopped is not None or output.is_complete:
             return self._finish(sequence, "stop", text)
         if sequence.is_full:
             return self._finish(sequence, "length", text)
@@ -296,7 +319,7 @@ class Engine:
         self.scheduler.cache.clear()
         return Failed(sequence.request_id, error.code, error.message, error.param)
 
-    def _forget(self, sequence: Sequence, *, keep: bool) -> _Output:
+    def _forget(self, sequence: Sequence, *, keep: bool) -> Output:
         if sequence.status is not Status.ENDED:
             self.scheduler.end(sequence, keep=keep)
         del self._sequences[sequence.request_id]
@@ -306,4 +329,4 @@ class Engine:
     # ---- seeing it
 
     def stats(self) -> EngineStats:
-        return self.counters.stats(self.scheduler, self.model.num_graph_reuses(), self.queue.num_refused)
+        return self.counters.stats(self.scheduler, self._masks, self.model.num_graph_reuses(), self.queue.num_refused)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from axion_llm.engine.binding import LlamaModel
+from axion_llm.engine.constraint import Bits, allowed, is_allowed
 from axion_llm.worker.messages import Sampling, TokenLogprob
 
 REPEAT_WINDOW = 64  # tokens, prompt included, that repeat_penalty looks back on: llama.cpp's default
@@ -31,14 +32,25 @@ class Sampler:
         self._recent = prompt[-REPEAT_WINDOW:]
         self._counts: Counter[int] = Counter()  # OpenAI counts what was generated, all of it
 
-    def sample(self, logits: Floats, best: int) -> int:
-        """The next token, remembered for the penalties. `logits`: [n_vocab]; `best`: their arg-max."""
-        if self.is_greedy:
+    def sample(self, logits: Floats, best: int, bits: Bits | None = None) -> int:
+        """The next token, remembered for the penalties. `logits`: [n_vocab]; `best`: their arg-max.
+
+        With `bits` only a token that they allow.
+        """
+        if self.is_greedy and (bits is None or is_allowed(bits, best)):
             return best
-        token = self._draw(self._adjusted(logits))
-        self._recent = [*self._recent, token][-REPEAT_WINDOW:]
-        self._counts[token] += 1
+        adjusted = self._adjusted(logits)
+        if bits is not None:
+            adjusted = np.where(allowed(bits, len(logits)), adjusted, -np.inf)
+        token = self._draw(adjusted)
+        self.remember(token)
         return token
+
+    def remember(self, token: int) -> None:
+        """A token that was not drawn here counts for the penalties too."""
+        if not self.is_greedy:
+            self._recent = [*self._recent, token][-REPEAT_WINDOW:]
+            self._counts[token] += 1
 
     def _adjusted(self, logits: Floats) -> Floats:
         """With bias and penalties; a copy when they change something."""

@@ -18,6 +18,7 @@ import msgspec
 KvType = Literal["q8_0", "f16", "f32", "q4_0", "q4_1", "q5_0", "q5_1", "bf16"]
 Speculation = Literal["off", "ngram"]
 FinishReason = Literal["stop", "length", "cancelled"]
+GrammarKind = Literal["json_schema", "regex", "grammar"]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
@@ -61,6 +62,15 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     logit_bias: dict[int, float] = {}
 
 
+class Grammar(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the output has to look like."""
+
+    kind: GrammarKind
+    source: str  # a schema as JSON, a regular expression, a Lark or GBNF grammar
+    trigger: str | None = None  # counts from behind this text on; the model need not write it
+    param: str = "response_format"  # the request's field that it came from, for errors
+
+
 class Generate(Message, frozen=True):
     """Continue a prompt in one sequence. `request_id` is the parent's and unique while the request lives."""
 
@@ -79,6 +89,8 @@ class Generate(Message, frozen=True):
     ignore_eos: bool = False
     echo: bool = False  # the prompt comes as the first Piece, with logprobs of its own if there are any
     speculation: Speculation | None = None  # None: as the model's default
+    grammar: Grammar | None = None
+    shown: list[str] = []  # control tokens that count as text, as the vocabulary writes them
 
 
 class Embed(Message, frozen=True):
@@ -245,6 +257,8 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
     num_output_tokens: int = 0
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0  # of the drafted ones
+    num_masks: int = 0  # of tokens that a grammar allows
+    num_forced_tokens: int = 0  # that a grammar left no choice about
     num_preemptions: int = 0
     num_refused: int = 0  # for too long a queue
     num_running: int = 0
@@ -254,6 +268,7 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kv_total_tokens: int = 0
     step_seconds: float = 0.0  # wall time of all steps
     decode_seconds: float = 0.0  # of it, inside llama_decode
+    mask_seconds: float = 0.0  # computing masks, beside llama_decode
     loop_seconds: float = 0.0  # wall time of the worker's loop while there was work: steps, messages in and out
     num_graph_reuses: int = 0
     num_decode_graph_reuses: int = 0  # in steps that only decode

@@ -1,7 +1,7 @@
 """The child process of one model: reads messages, steps the engine, sends events. `python -m axion_llm.worker.process`.
 
-One thread does it all, so that nothing competes with a decode; only a long prompt's tokenising (the call releases the
-GIL) and the pulse run beside it. The process ends when its parent does.
+One thread does it all, so that nothing competes with a decode; only a long prompt's tokenising, a grammar's compiling
+(the calls release the GIL) and the pulse run beside it. The process ends when its parent does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +31,8 @@ from axion_llm.worker.side_jobs import SideJobs
 
 if TYPE_CHECKING:
     from axion_llm.engine.engine import Engine
+    from axion_llm.worker.intake import Intake
 
-INLINE_TOKENIZE_CHARS = 8192  # below this tokenising costs about a millisecond at most: no thread for it
 IDLE_POLL_MS = 500  # how often an idle worker looks whether its parent is still there
 PR_SET_PDEATHSIG = 1
 
@@ -55,10 +55,9 @@ class Worker:
         self._socket.connect(endpoint)
         self._parent = os.getppid()
         self._threads = ThreadPoolExecutor(max_workers=1)
-        self._tokenizing: deque[tuple[m.Generate, Future[list[int]]]] = deque()
-        self._cancelled_early: set[str] = set()
         self._side_jobs = SideJobs(self._threads, self._fail)
         self._engine: Engine | None = None
+        self._intake: Intake | None = None
         self._loop_seconds = 0.0
         self._all_cpus = os.sched_getaffinity(0)
         self._cpus: list[int] = []  # that we are bound to
@@ -73,6 +72,8 @@ class Worker:
                 self._num_turns += 1
         except Stop:
             self._threads.shutdown(wait=True, cancel_futures=True)
+            if self._intake:
+                self._intake.close()
         finally:
             self._socket.close()
             self._context.term()
@@ -84,7 +85,7 @@ class Worker:
         self._receive(timeout_ms)
         if timeout_ms:
             started = time.perf_counter()  # waiting for work is not work
-        self._admit_tokenized()
+        self._admit_prepared()
         self._side_jobs.collect()
         if self._engine and self._engine.has_work:
             events = self._engine.step()
@@ -108,7 +109,8 @@ class Worker:
     def _poll_ms(self) -> int:
         if self._engine and self._engine.has_work:
             return 0
-        return 1 if self._tokenizing or self._side_jobs.num_running else IDLE_POLL_MS
+        is_preparing = self._side_jobs.num_running or (self._intake and self._intake.waiting)
+        return 1 if is_preparing else IDLE_POLL_MS
 
     def _receive(self, timeout_ms: int) -> None:
         if not self._socket.poll(timeout_ms):
@@ -144,39 +146,26 @@ class Worker:
     # ---- requests
 
     def _generate(self, request: m.Generate) -> None:
-        if self._engine is None:
-            self._reject(request, EngineError("no model is loaded in this worker"))
-            return
-        try:
-            self._engine.queue.check(request, [waiting for waiting, _ in self._tokenizing])
-        except AxionError as e:
-            return self._reject(request, e)
-        if len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
-            # Behind one that is still being tokenised too: requests keep their order.
-            self._tokenizing.append((request, self._threads.submit(self._engine.tokenize, request)))
-        else:
-            done: Future[list[int]] = Future()
-            try:
-                done.set_result(self._engine.tokenize(request))
-            except AxionError as e:
-                done.set_exception(e)
-            self._admit(request, done)
+        if self._intake is None:
+            return self._reject(request, EngineError("no model is loaded in this worker"))
+        intake = self._intake
+        self._accept(request, lambda: intake.take(request))
 
-    def _admit_tokenized(self) -> None:
-        while self._tokenizing and self._tokenizing[0][1].done():
-            request, tokens = self._tokenizing.popleft()
-            if request.request_id in self._cancelled_early:
-                self._cancelled_early.discard(request.request_id)
+    def _admit_prepared(self) -> None:
+        for request, hand_over in self._intake.accepted() if self._intake else ():
+            if not self._accept(request, hand_over):
                 self._send(m.Batch([m.Finished(request.request_id, "cancelled", "", 0, 0, 0)]))
-            else:
-                self._admit(request, tokens)
 
-    def _admit(self, request: m.Generate, tokens: Future[list[int]]) -> None:
-        assert self._engine is not None
+    def _accept(self, request: m.Generate, hand_over: Callable[[], m.Accepted | None]) -> bool:
+        """Tell what became of it; False when it is not decided."""
         try:
-            self._send(m.Batch([self._engine.add(request, tokens.result())]))
+            accepted = hand_over()
         except AxionError as e:
             self._reject(request, e)
+            return True
+        if accepted:
+            self._send(m.Batch([accepted]))
+        return accepted is not None
 
     def _reject(self, request: m.Generate, error: AxionError) -> None:
         self._fail(request.request_id, error)
@@ -205,11 +194,11 @@ class Worker:
         finished = self._engine.cancel(request_id) if self._engine else None
         if finished:
             self._send(m.Batch([finished]))
-        elif any(request.request_id == request_id for request, _ in self._tokenizing):
-            self._cancelled_early.add(request_id)
+        elif self._intake:
+            self._intake.cancel(request_id)
 
     def _end_all(self) -> None:
-        for request, _ in self._tokenizing:
+        for request in self._intake.waiting if self._intake else ():
             self._reject(request, ShuttingDown("the model is being unloaded"))
 
     def _set_cores(self, num_threads: int, cpus: list[int]) -> None:
@@ -229,13 +218,14 @@ class Worker:
         try:
             from axion_llm.engine.binding import LlamaModel
             from axion_llm.engine.engine import Engine
+            from axion_llm.worker.intake import Intake
 
             num_threads = load.num_threads or len(os.sched_getaffinity(0))
             base_bytes = resident_bytes()
             model = LlamaModel(load, num_threads, self._on_progress)
             engine = Engine(model)
             engine.warm_up()
-            self._engine = engine
+            self._engine, self._intake = engine, Intake(engine)
         except AxionError as e:
             self._send(m.LoadFailed(e.code, e.message))
             return
@@ -265,7 +255,8 @@ class Worker:
 def prepare() -> None:
     """All imports that a load needs: a worker that stands ready without a model has only to open the file."""
     with contextlib.suppress(AxionError):  # it comes again in the load, which can tell
-        import axion_llm.engine.engine  # noqa: F401
+        import axion_llm.engine.engine
+        import axion_llm.worker.intake  # noqa: F401
 
 
 def resident_bytes() -> int:

@@ -180,8 +180,6 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("tool_choice", {"type": "function", "function": {"name": "f"}}),
     ("functions", [{"name": "f"}]),
     ("function_call", {"name": "f"}),
-    ("response_format", {"type": "json_object"}),
-    ("response_format", {"type": "json_schema", "json_schema": {}}),
     ("modalities", ["text", "audio"]),
     ("audio", {"voice": "alloy"}),
     ("prediction", {"type": "content", "content": "x"}),

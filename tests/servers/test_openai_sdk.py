@@ -141,8 +141,8 @@ def test_errors_are_the_sdks(sdk: openai.OpenAI, pool: FakePool) -> None:
         create(temperature=9)
     assert bad.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        create(response_format={"type": "json_object"})
-    assert (unsupported.value.param, unsupported.value.code) == ("response_format", "unsupported_value")
+        create(service_tier="flex")
+    assert (unsupported.value.param, unsupported.value.code) == ("service_tier", "unsupported_value")
     pool.script = Script(reject=errors.ContextLengthExceeded("too long"))
     with pytest.raises(openai.BadRequestError) as too_long:
         create(stream=True)

@@ -1,0 +1,73 @@
+"""Grammars of one model: compiled once, copied for each sequence that uses them.
+
+The vocabulary is brought into llguidance's form at the first use, which takes up to two seconds: loads stay fast.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+
+from axion_llm.engine.binding import LlamaModel
+from axion_llm.engine.constraint import Constraint, first_line
+from axion_llm.errors import BadRequest
+from axion_llm.worker.messages import Grammar
+
+KEPT = 64  # compiled grammars, the ones used last
+# Spaces as json.dumps sets them: models know the style, nothing is left to choose, and no one can loop on white space.
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# What one grammar may cost; llguidance's own units, its defaults or less.
+LIMITS = LLParserLimits(step_max_items=20_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False)
+
+
+class Grammars:
+    """Compiling may run in any thread, two at a time at most."""
+
+    def __init__(self, model: LlamaModel) -> None:
+        self._model = model
+        self._tokenizer: LLTokenizer | None = None
+        self._building = Lock()
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    def is_known(self, grammar: Grammar) -> bool:
+        return grammar in self._compiled
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        """A fresh state of the grammar; BadRequest when it does not compile."""
+        with self._building:
+            self._tokenizer = self._tokenizer or self._make_tokenizer()
+        matcher = self._compiled.get(grammar) or self._compile(grammar, self._tokenizer)
+        self._compiled[grammar] = matcher
+        self._compiled.move_to_end(grammar)
+        while len(self._compiled) > KEPT:
+            self._compiled.popitem(last=False)
+        return Constraint(matcher.deep_copy(), self._tokenizer, grammar.trigger)
+
+    def _compile(self, grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
+        matcher = LLMatcher(tokenizer, _source(grammar), log_level=0, limits=LIMITS)
+        if matcher.is_error():
+            raise BadRequest(f"the grammar does not compile: {first_line(matcher.get_error())}", param=grammar.param)
+        return matcher
+
+    def _make_tokenizer(self) -> LLTokenizer:
+        model = self._model
+        tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
+            tokens=model.vocabulary(),
+            vocab_ptr=model.vocab,
+            tokenize_fptr=model.tokenize_address,
+            eos_token=[t for t in range(model.n_vocab) if model.is_end(t)],
+            slices=None,
+        )
+        return tokenizer
+
+
+def _source(grammar: Grammar) -> str:
+    try:
+        if grammar.kind == "json_schema":
+            options = {**JSON_STYLE, "lenient": False, "coerce_one_of": False}
+            return LLMatcher.grammar_from_json_schema(grammar.source, overrides=options)  # type: ignore[arg-type]
+        return grammar_from("grammar" if grammar.kind == "grammar" else "regex", grammar.source)
+    except (ValueError, RecursionError) as e:
+        raise BadRequest(f"the grammar does not compile: {first_line(str(e))}", param=grammar.param) from e
