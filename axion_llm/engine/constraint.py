@@ -143,5 +143,7 @@ def too_complex(matcher: LLMatcher) -> BadRequest:
 
 
 def first_line(message: str) -> str:
-    """llguidance adds the whole state of its parser."""
-    return message.strip().split("\n", 1)[0][:300]
+    """llguidance adds the whole state of its parser; of a regular expression's error the reason is further down."""
+    lines = message.strip().split("\n") or [""]
+    reason = next((line for line in lines[1:] if line.startswith("error:")), "")
+    return f"{lines[0][:300]} {reason[:200]}".strip()
