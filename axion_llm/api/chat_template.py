@@ -30,21 +30,28 @@ class ChatTemplate:
             raise ServiceError(f"the model's chat template does not compile: {exc}") from exc
         self.accepts_system = self._probe_system()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt up to where the assistant's answer begins."""
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+        """The prompt up to where the assistant's answer begins; see tools/render.py for templates without tools."""
         prepared = [_prepared(m) for m in messages]
         if not self.accepts_system:
             prepared = fold_system(prepared)
         try:
-            return self._run(prepared)
+            return self._run(prepared, tools)
         except (jinja2.TemplateError, *_ERRORS_OF_TEMPLATE_CODE) as exc:
             message = f"the model's chat template refuses these messages: {exc}"
             raise BadRequest(message, param="messages") from exc
 
-    def _run(self, messages: list[Message]) -> str:
+    def try_render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> str:
+        """Empty when the template refuses: for finding out what it knows."""
+        try:
+            return self.render(messages, tools)
+        except BadRequest:
+            return ""
+
+    def _run(self, messages: list[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
         self._env.begin()
         pieces, num_chars = [], 0
-        variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+        variables = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True}
         for piece in self._template.generate(**variables, **self._tokens):
             num_chars += len(piece)
             if num_chars > MAX_PROMPT_CHARS:

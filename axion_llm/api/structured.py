@@ -17,6 +17,8 @@ from axion_llm.worker.messages import Grammar
 MAX_SOURCE_CHARS = 128 * 1024
 MAX_DEPTH = 64
 ANY_OBJECT = {"type": "object"}
+# Spaces as json.dumps sets them: models know the style, nothing is left to choose, and no one can loop on white space.
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 # Assertions of JSON Schema that llguidance cannot enforce. Words that the standard does not know are annotations.
 REFUSED = frozenset(
@@ -116,7 +118,8 @@ def _loaded(value: Any, param: str) -> Any:
 def schema_grammar(schema: Any, param: str, *, is_strict: bool = False) -> Grammar:
     """`is_strict`: objects that say nothing of further properties have none, as OpenAI's strict schemas do."""
     checked = check_schema(schema, param)
-    source = json.dumps(closed(checked) if is_strict else checked, ensure_ascii=False)
+    schema = closed(checked) if is_strict else checked
+    source = json.dumps({**schema, "x-guidance": JSON_STYLE}, ensure_ascii=False)
     _check_size(source, param)
     return Grammar("json_schema", source, param=param)
 

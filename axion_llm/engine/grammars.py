@@ -16,8 +16,6 @@ from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Grammar
 
 KEPT = 64  # compiled grammars, the ones used last
-# Spaces as json.dumps sets them: models know the style, nothing is left to choose, and no one can loop on white space.
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # What one grammar may cost; llguidance's own units, its defaults or less.
 LIMITS = LLParserLimits(step_max_items=20_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False)
 
@@ -66,8 +64,7 @@ class Grammars:
 def _source(grammar: Grammar) -> str:
     try:
         if grammar.kind == "json_schema":
-            options = {**JSON_STYLE, "lenient": False, "coerce_one_of": False}
-            return LLMatcher.grammar_from_json_schema(grammar.source, overrides=options)  # type: ignore[arg-type]
+            return LLMatcher.grammar_from_json_schema(grammar.source)
         return grammar_from("grammar" if grammar.kind == "grammar" else "regex", grammar.source)
     except (ValueError, RecursionError) as e:
         raise BadRequest(f"the grammar does not compile: {first_line(str(e))}", param=grammar.param) from e

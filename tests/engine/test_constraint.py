@@ -6,6 +6,7 @@ import re
 import jsonschema
 import pytest
 
+from axion_llm.api.structured import JSON_STYLE
 from axion_llm.engine.engine import Engine
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Finished, Generate, Grammar, GrammarKind, Sampling
@@ -24,8 +25,8 @@ PERSON = {
 }
 
 
-def schema(value: object) -> Grammar:
-    return Grammar("json_schema", json.dumps(value))
+def schema(value: dict[str, object]) -> Grammar:
+    return Grammar("json_schema", json.dumps({**value, "x-guidance": JSON_STYLE}))
 
 
 def run(engine: Engine, *requests: Generate) -> dict[str, Seen]:
