@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,15 +72,29 @@ def usage(endings: Sequence[Finished], choices_per_prompt: int) -> dict[str, Any
     }
 
 
-def chat_object(head: Head, choices: Iterable[Choice], *, n: int, with_logprobs: bool) -> dict[str, Any]:
+def plain_message(choice: Choice) -> tuple[dict[str, Any], str]:
+    """The assistant's message and the finish reason."""
+    return {"role": "assistant", "content": choice.text, "refusal": None}, finish_reason(choice.ending)
+
+
+def chat_object(
+    head: Head,
+    choices: Sequence[Choice],
+    *,
+    n: int,
+    with_logprobs: bool,
+    read: Callable[[Choice], tuple[dict[str, Any], str]] = plain_message,
+) -> dict[str, Any]:
+    """`read`: how a choice's text becomes a message (see tools/chunks.py)."""
     found = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": message,
             "logprobs": chat_logprobs(choice.logprobs) if with_logprobs else None,
-            "finish_reason": finish_reason(choice.ending),
+            "finish_reason": reason,
         }
         for index, choice in enumerate(choices)
+        for message, reason in [read(choice)]
     ]
     return _object("chat.completion", head, found, usage([c.ending for c in choices], n))
 

@@ -11,9 +11,11 @@ from axion_llm.api import structured
 from axion_llm.api.chat_template import chat_template
 from axion_llm.api.literal import Marks, control_words
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
+from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
+from axion_llm.api.tools.render import form_of, render
 from axion_llm.errors import BadRequest
 from axion_llm.models.spec import ModelSpec
-from axion_llm.worker.messages import Generate, Loaded, Sampling
+from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ def _check_chat(request: ChatRequest) -> None:
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise BadRequest("max_tokens: not the same as max_completion_tokens", param="max_tokens")
+    requested(request)
 
 
 def _check_completion(request: CompletionRequest) -> None:
@@ -63,10 +66,21 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
     template = chat_template(source, info.bos_token, info.eos_token)
     marks = Marks(control_words(tuple(info.control_tokens)))
     messages = marks.put([m.model_dump(exclude_none=True) for m in request.messages])
-    prompt, literals = marks.take(template.render(messages))
+    plan = tool_plan(request, source, info)
+    tools = marks.put(plan.use.tools) if plan else []
+    prompt, literals = marks.take(render(template, messages, tools, form_of(source, info.control_tokens)))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    generates = _generates(request, [prompt], top_logprobs, origin, info)
-    return [structs.replace(g, literals=literals) for g in generates] if literals else generates
+    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
+    if plan:
+        prompt, grammar = prompt + plan.answer_begins, plan.grammar(grammar)
+    generates = _generates(request, [prompt], top_logprobs, origin, info, grammar)
+    shown = list(plan.control) if plan else []
+    return [structs.replace(g, literals=literals, shown=shown) for g in generates]
+
+
+def chat_tools(request: ChatRequest, origin: Origin, info: Loaded) -> ToolPlan | None:
+    """How its tools are served; None when the model is shown none."""
+    return tool_plan(request, origin.spec.chat_template or info.chat_template, info)
 
 
 def completion_generates(request: CompletionRequest, origin: Origin, info: Loaded) -> list[Generate]:
@@ -74,7 +88,8 @@ def completion_generates(request: CompletionRequest, origin: Origin, info: Loade
         if isinstance(prompt, list) and max(prompt) >= info.n_vocab:
             message = f"prompt: {max(prompt)} is not a token id of this model (0 to {info.n_vocab - 1})"
             raise BadRequest(message, param="prompt")
-    return _generates(request, request.prompt, request.logprobs, origin, info)
+    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
+    return _generates(request, request.prompt, request.logprobs, origin, info, grammar)
 
 
 def _generates(
@@ -83,12 +98,12 @@ def _generates(
     top_logprobs: int | None,
     origin: Origin,
     info: Loaded,
+    grammar: Grammar | None,
 ) -> list[Generate]:
     """Choice `i` of prompt `p` is number p * n + i, as OpenAI numbers them."""
     n = request.n or 1
     drawn = [sampling(request, origin.spec.sampling, choice=i) for i in range(n)]
     _check_bias(drawn[0], info)
-    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
     return [
         Generate(
             request_id=f"{origin.completion_id}-{p * n + i}",

@@ -146,11 +146,34 @@ class StreamOptions(Strict):
     include_obfuscation: Annotated[Any, only(False)] = None
 
 
+class CalledFunction(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: str  # JSON, as the model has written it
+
+
+class ToolCall(Strict):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Function(Strict):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # a JSON Schema
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    type: Literal["function"]
+    function: Function
+
+
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None  # of an earlier turn: rendered by the model's template
+    tool_calls: list[ToolCall] | None = None  # of an earlier turn
     tool_call_id: str | None = None
     audio: Annotated[Any, only()] = None
     function_call: Annotated[Any, only()] = None
@@ -159,6 +182,8 @@ class Message(Strict):
     def _only_an_assistant_may_say_nothing(self) -> Message:
         if self.role != "assistant" and "content" not in self.model_fields_set:
             raise PydanticCustomError("missing", "content is required")
+        if self.role == "tool" and not self.tool_call_id:
+            raise PydanticCustomError("missing", "tool_call_id is required")
         return self
 
 
@@ -200,7 +225,10 @@ class ChatRequest(Generation):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    parallel_tool_calls: bool | None = None  # says something about tools only
+
+    tools: list[Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None  # see tools/choice.py
+    parallel_tool_calls: bool | None = None
 
     audio: Annotated[Any, only()] = None
     function_call: Annotated[Any, only("none", "auto")] = None
@@ -211,8 +239,6 @@ class ChatRequest(Generation):
     reasoning_effort: Annotated[Any, only("none")] = None
     service_tier: Annotated[Any, only("auto", "default")] = None
     store: Annotated[Any, only(False)] = None
-    tool_choice: Annotated[Any, only("none", "auto")] = None
-    tools: Annotated[Any, only([])] = None
     verbosity: Annotated[Any, only("medium")] = None
     web_search_options: Annotated[Any, only()] = None
 

@@ -84,11 +84,13 @@ class Chunks:
         return chat_logprobs(tokens)
 
     def _add_finish(self, out: list[bytes], index: int, event: Finished) -> None:
-        reason = finish_reason(event)
         if self._with_logprobs:
             self._add_with_logprobs(out, index, event)
         elif event.text:
             out += (self._before_text[index], json_line(event.text), self._after_text)
+        self._add_reason(out, index, event, finish_reason(event))
+
+    def _add_reason(self, out: list[bytes], index: int, event: Finished, reason: str) -> None:
         end = b',"logprobs":null,"finish_reason":"%s"}]' % reason.encode()
         out += (self._choice(index), self.last, end, self._end)
         self._endings[index] = event

@@ -84,7 +84,14 @@ class Engine:
 
     def compile(self, request: Generate) -> Constraint | None:
         """Of its grammar; BadRequest when it does not compile. Takes its time, and is safe beside a running step."""
-        return self.grammars.constraint(request.grammar) if request.grammar else None
+        if request.grammar is None:
+            return None
+        try:
+            return self.grammars.constraint(request.grammar)
+        except BadRequest:
+            if request.grammar.is_optional:
+                return None
+            raise
 
     def add(self, request: Generate, tokens: list[int], constraint: Constraint | None = None) -> Accepted:
         """Queue a tokenised request; raises a RequestError when it can never run."""

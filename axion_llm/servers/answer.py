@@ -12,12 +12,14 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from axion_llm.api.collect import Choice, Head, chat_object, completion_object
+from axion_llm.api.collect import Choice, Head, chat_object, completion_object, plain_message
 from axion_llm.api.errors import Problem, problem_for
-from axion_llm.api.params import Origin, chat_generates, completion_generates
+from axion_llm.api.params import Origin, chat_generates, chat_tools, completion_generates
 from axion_llm.api.schemas import ChatRequest, CompletionRequest, Generation
 from axion_llm.api.sse import KEEP_ALIVE
 from axion_llm.api.stream import Chunks, TextChunks
+from axion_llm.api.tools.chunks import ToolChunks, read_message
+from axion_llm.api.tools.plan import ToolPlan
 from axion_llm.servers.access import Record
 from axion_llm.servers.exchange import KEEP_ALIVE_SECONDS, ClientGone, Exchange
 from axion_llm.servers.service import Service
@@ -150,21 +152,26 @@ class ChatAnswer(Answer):
         super().__init__(service, record, head, request.n or 1, is_streamed=is_streamed)
         self._request = request
         self._with_logprobs = bool(request.logprobs)
+        self._tools: ToolPlan | None = None
 
     def prepare(self, info: Loaded) -> list[Generate]:
+        self._tools = chat_tools(self._request, self.origin(), info)
         return chat_generates(self._request, self.origin(), info)
 
     def whole(self, choices: list[Choice]) -> dict[str, Any]:
-        return chat_object(self.head, choices, n=self.n, with_logprobs=self._with_logprobs)
+        plan = self._tools
+        read = (lambda choice: read_message(choice, plan.parser())) if plan else plain_message
+        return chat_object(self.head, choices, n=self.n, with_logprobs=self._with_logprobs, read=read)
 
     def chunks(self) -> Chunks:
-        return Chunks(
-            self.head,
-            self.num_choices,
-            choices_per_prompt=self.n,
-            with_usage=wants_usage(self._request),
-            with_logprobs=self._with_logprobs,
-        )
+        options: dict[str, Any] = {
+            "choices_per_prompt": self.n,
+            "with_usage": wants_usage(self._request),
+            "with_logprobs": self._with_logprobs,
+        }
+        if self._tools:
+            return ToolChunks(self.head, [self._tools.parser() for _ in range(self.n)], **options)
+        return Chunks(self.head, self.num_choices, **options)
 
 
 class CompletionAnswer(Answer):

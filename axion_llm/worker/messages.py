@@ -69,6 +69,7 @@ class Grammar(msgspec.Struct, frozen=True, array_like=True, gc=False):
     source: str  # a schema as JSON, a regular expression, a Lark or GBNF grammar
     trigger: str | None = None  # counts from behind this text on; the model need not write it
     param: str = "response_format"  # the request's field that it came from, for errors
+    is_optional: bool = False  # one that does not compile is left out
 
 
 class Generate(Message, frozen=True):

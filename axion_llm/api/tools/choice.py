@@ -38,31 +38,49 @@ class ToolUse:
     def max_calls(self) -> int | None:
         return None if self.is_parallel else 1
 
-    def grammar(self, form: Form) -> Grammar | None:
-        """Of everything behind the form's trigger. Without force it binds only when a tool is strict, and once called.
+    @property
+    def is_strict(self) -> bool:
+        return any(t["function"].get("strict") for t in self.tools)
 
-        Arguments of a tool that is not strict are any object then.
-        """
-        if not self.is_forced and not (form.trigger and any(t["function"].get("strict") for t in self.tools)):
-            return None
-        return Grammar("grammar", self._lark(form), None if self.is_forced else form.trigger, param="tools")
+    def grammar(self, form: Form) -> Grammar:
+        """Of everything behind the form's trigger; without force it binds once the model has written that."""
+        if self.is_forced:
+            return self._grammar("calls", form)
+        if form.trigger:
+            return self._grammar("calls", form, trigger=form.trigger)
+        return self._grammar("calls | TEXT\nTEXT: /([^{\\[`\\s](.|\\n)*)?/", form)
 
-    def _lark(self, form: Form) -> str:
+    def grammar_or(self, form: Form, answer: dict[str, Any]) -> Grammar:
+        """Calls, or an answer by this schema."""
+        return self._grammar(f"{_text(form.trigger)} calls | answer\nanswer: %json {to_json(answer)}", form)
+
+    def _grammar(self, start: str, form: Form, trigger: str | None = None) -> Grammar:
+        is_optional = not (self.is_forced or self.is_strict) and "answer" not in start
+        source = f"start: {start}\n{self._calls(form)}"
+        return Grammar("grammar", source, trigger, param="tools", is_optional=is_optional)
+
+    def _calls(self, form: Form) -> str:
         tools = [t["function"] for t in self.tools if t["function"]["name"] in self.allowed]
         calls = [
             f"call_{i}: {_text(form.before + to_json(tool['name']) + form.middle)} args_{i}{_text(form.after)}\n"
             f"args_{i}: %json {to_json(self._schema(tool))}\n"
             for i, tool in enumerate(tools)
         ]
+        # What stands between a trigger and its call is the model's habit: not to be argued about.
+        lead = _text(form.lead) if self.is_forced else f" /[ \\n]{{0,4}}/{_text(form.lead.strip())}"
         more = f"({_text(form.between)} call){{0,{MAX_FORCED_CALLS - 1}}}" if self.is_parallel else ""
         names = " | ".join(f"call_{i}" for i in range(len(tools)))
-        return f"start: {_text(form.lead)} call {more} {_text(form.end)}\ncall: {names}\n" + "".join(calls)
+        return f"calls:{lead} call {more} {_text(form.end)}\ncall: {names}\n" + "".join(calls)
 
     def _schema(self, tool: dict[str, Any]) -> dict[str, Any]:
-        parameters = tool.get("parameters") or NO_PARAMETERS
-        if not self.is_forced and not tool.get("strict"):
-            parameters = ANY_ARGUMENTS
-        schema = structured.closed(parameters) if tool.get("strict") else parameters
+        """Of its arguments: any object where one that may be called, or not, has a schema that cannot be enforced."""
+        schema = tool.get("parameters") or NO_PARAMETERS
+        try:
+            structured.check_schema(schema, "parameters")
+        except BadRequest:  # told before where it matters
+            schema = ANY_ARGUMENTS
+        if tool.get("strict"):
+            schema = structured.closed(schema)
         return {**schema, "x-guidance": structured.JSON_STYLE}
 
 

@@ -1,6 +1,11 @@
-"""Cohere's Command R, and Aya of the same family: "Action:" and a fenced array of tool names and parameters."""
+"""Cohere's Command R, and Aya of the same family: "Action:" and a fenced array of tool names and parameters.
+
+Command R7B has control tokens in their place.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from axion_llm.api.tools.form import Form
 
@@ -26,7 +31,19 @@ COMMAND_R = Form(
     end="\n]```",
     instructions=_instructions,
     result=lambda text: f"<results>\n{text}\n</results>",
-    openers=("<|START_ACTION|>",),  # Command R7B
-    closers=("```", "<|END_ACTION|>"),
+    closers=("```",),
+)
+
+COMMAND_R7B = replace(
+    COMMAND_R,
+    name="command-r7b",
+    trigger="<|START_ACTION|>",
+    lead="[\n    ",
+    before='{"tool_name": ',
+    middle=', "parameters": ',
+    after="}",
+    end="\n]",
+    tail="<|END_ACTION|>",
+    closers=("<|END_ACTION|>",),
     control=("<|START_ACTION|>", "<|END_ACTION|>"),
 )

@@ -39,6 +39,7 @@ class Form:
     end: str
     instructions: Callable[[str], str]  # a system prompt around the tools' JSON, for templates that know none
     result: Callable[[str], str] = lambda text: f"<tool_response>\n{text}\n</tool_response>"
+    tail: str = ""  # behind the end in earlier turns: a control token, which a grammar cannot ask for
     openers: tuple[str, ...] = ()  # other triggers that are understood
     closers: tuple[str, ...] = ()  # dropped behind calls
     allows_bare: bool = False  # an answer that is nothing but a call needs no trigger
@@ -47,7 +48,7 @@ class Form:
     def write(self, calls: Sequence[Call]) -> str:
         """Calls of an earlier turn, as the model would have written them."""
         written = [f"{self.before}{to_json(c.name)}{self.middle}{c.arguments}{self.after}" for c in calls]
-        return self.trigger + self.lead + self.between.join(written) + self.end
+        return self.trigger + self.lead + self.between.join(written) + self.end + self.tail
 
 
 def to_json(value: Any) -> str:

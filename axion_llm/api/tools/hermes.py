@@ -28,7 +28,7 @@ HERMES = Form(
     between="\n</tool_call>\n<tool_call>\n",
     end="\n</tool_call>",
     instructions=_instructions,
-    closers=("</tool_call>",),
+    closers=("</tool_call>", "```"),
     allows_bare=True,
     control=("<tool_call>", "</tool_call>"),
 )

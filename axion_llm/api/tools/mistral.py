@@ -24,5 +24,6 @@ MISTRAL = Form(
     between=", ",
     end="]",
     instructions=_instructions,
+    result=lambda text: f"[TOOL_RESULTS] {text}[/TOOL_RESULTS]",
     control=("[TOOL_CALLS]",),
 )

@@ -59,6 +59,7 @@ class ToolParser:
         self._at = 0  # of it, that the reading below has seen
         self._reading: _Reading | None = None
         self._opener = ""
+        self._is_bare = False  # it had no trigger
         self._num_before = 0  # calls before the block that is being read
         self._is_start = True  # nothing was said before
         self._space = ""  # at the end of what was said: only shown when more is said
@@ -106,8 +107,10 @@ class ToolParser:
         return False
 
     def _look_for_calls(self) -> bool:
-        found = self._bare() or (self._openers.search(self._text) if self._openers else None)
+        bare = self._bare()
+        found = bare or (self._openers.search(self._text) if self._openers else None)
         if found:
+            self._is_bare = bare is not None
             self._say(self._text[: found.start()])
             self._opener = found.group()
             self._text, self._at, self._num_before = self._text[found.end() :], 0, self.num_calls
@@ -186,7 +189,7 @@ class ToolParser:
                     break
         self._space = ""
         yield from self._skip_closers()
-        self._is_start = self._form.trigger == ""  # one bare call may follow another
+        self._is_start = self._is_bare  # one bare call may follow another
 
     def _skip_fence(self) -> _Reading:
         """Perhaps ```json."""

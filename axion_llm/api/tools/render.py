@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 from axion_llm.api.chat_template import ChatTemplate, Message
-from axion_llm.api.tools.command_r import COMMAND_R
+from axion_llm.api.tools.command_r import COMMAND_R, COMMAND_R7B
 from axion_llm.api.tools.form import Call, Form, ToolSpec, to_json
 from axion_llm.api.tools.gemma3 import GEMMA3
 from axion_llm.api.tools.hermes import HERMES
@@ -23,18 +22,24 @@ from axion_llm.api.tools.phi4 import PHI4
 # The first of these that stands in a template tells its family.
 _BY_TEMPLATE = (
     ("[TOOL_CALLS]", MISTRAL),
-    ("[INST]", MISTRAL),
+    ("<tool_call>", HERMES),
     ("<|tool|>", PHI4),
     ("<|tool_call|>", PHI4),
+    ("<|START_ACTION|>", COMMAND_R7B),
     ("tool_name", COMMAND_R),
     ("<|START_OF_TURN_TOKEN|>", COMMAND_R),
     ("<start_of_turn>", GEMMA3),
 )
 
 
-def form_of(template_source: str) -> Form:
-    """The form of the family that a template belongs to; Hermes' where it is none that we know."""
-    return next((form for mark, form in _BY_TEMPLATE if mark in template_source), HERMES)
+def form_of(template: str, control_tokens: Sequence[str] = ()) -> Form:
+    """The form of the family that a template belongs to; Hermes' where it is none that we know.
+
+    `control_tokens`: of the model; Mistral's tell of tools even where the template in the file does not.
+    """
+    if "[INST]" in template and "[TOOL_CALLS]" in control_tokens:
+        return MISTRAL
+    return next((form for mark, form in _BY_TEMPLATE if mark in template), HERMES)
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,25 @@ class _Knowledge:
 
 def render(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[ToolSpec], form: Form) -> str:
     """The prompt up to where the assistant's answer begins."""
-    known = _knowledge(template)
+    if not tools and not any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
+        return template.render(messages)
+    known, tools = _knowledge(template), [_complete(tool) for tool in tools]
     messages = [_with_short_ids(m) for m in messages] if form.name == "mistral" else list(messages)
     if not known.calls:
         messages = [_with_written_calls(m, form) for m in messages]
     if not known.results:
         messages = _with_results_as_user(messages, form)
     if tools and known.tools_in_system:
-        messages = _with_system_tools(messages, to_json([t["function"] for t in tools]), form)
+        messages = _with_system_tools(messages, to_json([t["function"] for t in tools]))
     elif tools and not known.tools:
         messages = _with_instructions(messages, form.instructions("\n".join(to_json(t["function"]) for t in tools)))
     return template.render(messages, tools or None)
+
+
+def _complete(tool: ToolSpec) -> ToolSpec:
+    """Templates take for granted what OpenAI leaves to the client."""
+    defaults = {"description": "", "parameters": {"type": "object", "properties": {}}}
+    return {**tool, "function": {**defaults, **tool["function"]}}
 
 
 # ---- what a template knows, found out by trying
@@ -121,7 +134,7 @@ def _with_instructions(messages: list[Message], text: str) -> list[Message]:
     return [{"role": "system", "content": text}, *messages]
 
 
-def _with_system_tools(messages: list[Message], tools: str, form: Form) -> list[Message]:
+def _with_system_tools(messages: list[Message], tools: str) -> list[Message]:
     first = messages[0] if messages and messages[0]["role"] in ("system", "developer") else None
     system = {
         **(first or {"role": "system", "content": "You are a helpful assistant with some tools."}),
@@ -142,17 +155,3 @@ def _with_short_ids(message: Message) -> Message:
 
 def _short_id(text: str) -> str:
     return text if len(text) == 9 and text.isalnum() else sha256(text.encode()).hexdigest()[:9]
-
-
-def open_answer(prompt: str, form: Form) -> str:
-    """For an answer that has to be calls: the prompt already has what they begin with."""
-    return prompt + form.trigger
-
-
-def shown_control(form: Form, control_tokens: Sequence[str]) -> list[str]:
-    return [text for text in form.control if text in control_tokens]
-
-
-def tool_dicts(tools: Sequence[Any] | None) -> list[ToolSpec]:
-    """Of the request's models."""
-    return [t.model_dump(exclude_none=True) for t in tools or []]
