@@ -31,7 +31,7 @@ def facts_of(request: ConsensusRequest) -> Facts:
     """Microseconds; language and code are told from the last thing the user said."""
     text = last_user_text(request.messages)
     code = code_of(text)
-    wants_json = bool(request.response_format) and request.response_format.get("type") != "text"
+    wants_json = (request.response_format or {}).get("type", "text") != "text"
     return Facts(
         has_images=has_images(request),
         has_tools=bool(request.tools) and request.tool_choice != "none",
