@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,10 @@ class LlamaModel:
         # A recurrent state is that of the last position only: it cannot be cut off or shared in the middle.
         self.has_positions = not (lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model))
         self._window: int = lib.llama_model_n_swa(self._model)
-        self._open_context(load, num_threads)
+        with ThreadPoolExecutor(1) as beside:  # some 20 ms in Python, while llama.cpp works on the context
+            control_texts = beside.submit(self._find_control_texts)
+            self._open_context(load, num_threads)
+            self.control_texts = control_texts.result()
         self.kv_bytes = _buffer_bytes.get("KV", 0)
         self.compute_bytes = _buffer_bytes.get("compute", 0) + _buffer_bytes.get("output", 0)
         self.n_ctx: int = lib.llama_n_ctx(self.ctx)
@@ -208,7 +212,7 @@ class LlamaModel:
         """A token as the vocabulary writes it, control tokens too; empty for -1 (none)."""
         return lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
-    def control_texts(self) -> list[str]:
+    def _find_control_texts(self) -> list[str]:
         """What is a token of its own in a text that is parsed for control tokens, and only there."""
         marked = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         ids = (t for t in range(self.n_vocab) if lib.llama_vocab_get_attr(self.vocab, t) & marked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 
 from axion_llm.engine.binding import LlamaModel
 from axion_llm.errors import BadRequest
@@ -16,9 +17,12 @@ Span = tuple[int, int]
 class Vocabulary:
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
-        self.control_texts = model.control_texts()
+        self.control_texts = model.control_texts
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
         longest_first = sorted(self.control_texts, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     # ---- a prompt
 

@@ -67,20 +67,23 @@ class Loader:
         return Candidate(path, self._estimate(path, spec), FileStamp.of(path))
 
     async def start(
-        self, spec: ModelSpec, path: Path, num_threads: int, on_crash: Callable[[], None]
+        self, spec: ModelSpec, path: Path, num_threads: int, *, is_wanted: bool, on_crash: Callable[[], None]
     ) -> tuple[ModelWorker, float]:
-        """The worker, and how many seconds it took. `on_crash` is called when its process ended by itself."""
+        """The worker, and how many seconds it took.
+
+        `is_wanted`: a request waits for it. `on_crash` is called when its process ended by itself.
+        """
         began = time.monotonic()
         worker = await self._spares.take()
         try:
-            await worker.load(self._message(spec, path, num_threads), self._settings.load_timeout_seconds)
+            await worker.load(self._message(spec, path, num_threads, is_wanted), self._settings.load_timeout_seconds)
         except ModelLoadError:
             if await worker.ended():
                 on_crash()
             raise
         return worker, time.monotonic() - began
 
-    def _message(self, spec: ModelSpec, path: Path, num_threads: int) -> Load:
+    def _message(self, spec: ModelSpec, path: Path, num_threads: int, is_wanted: bool) -> Load:
         return Load(
             name=spec.name,
             path=str(path),
@@ -94,6 +97,7 @@ class Loader:
             speculation=spec.speculation,
             max_waiting=self._settings.max_queue,
             max_waiting_tokens=self._settings.max_queue_tokens,
+            warm_up=not is_wanted,
         )
 
 

@@ -248,7 +248,13 @@ class Pool:
         await self._room.take(slot, candidate.need)
         self._share_cores()
         num_threads = self._cores.num_threads(name)
-        worker, seconds = await self._loader.start(slot.spec, candidate.path, num_threads, lambda: self._crashed(slot))
+        worker, seconds = await self._loader.start(
+            slot.spec,
+            candidate.path,
+            num_threads,
+            is_wanted=slot.num_leases > 0,
+            on_crash=lambda: self._crashed(slot),
+        )
         slot.file = candidate.stamp
         slot.took_worker(worker, seconds, time.monotonic())
         self._ledger.loaded(name, seconds)

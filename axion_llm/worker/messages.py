@@ -45,6 +45,7 @@ class Load(Message, frozen=True):
     speculation: Speculation = "off"  # for requests that do not say
     max_waiting: int = 256  # requests; beyond them new ones are refused
     max_waiting_tokens: int = 0  # of their prompts; 0: eight times the KV cache
+    warm_up: bool = True  # run the usual shapes once; not when a request waits, which will do that
     embedding_ctx: int = 2048  # tokens of an input that is embedded, and of the cache for that
 
 

@@ -224,7 +224,8 @@ class Worker:
             base_bytes = resident_bytes()
             model = LlamaModel(load, num_threads, self._on_progress)
             engine = Engine(model)
-            engine.warm_up()
+            if load.warm_up:
+                engine.warm_up()
             self._engine, self._intake = engine, Intake(engine)
         except AxionError as e:
             self._send(m.LoadFailed(e.code, e.message))
