@@ -70,13 +70,35 @@ async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None =
     return trace
 
 
-def _note(trace: Trace, event: bytes, now: float) -> None:
+async def stream_events(base_url: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of one streamed chat completion as they come, for what a Trace does not hold."""
+    payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):
+        if status != 200:
+            words = (await reader.read()).decode("utf-8", "replace")
+            raise BenchError(f"{base_url}: HTTP {status}: {words[:300]}")
+        rest = b""
+        while data := await reader.read(65536):
+            *events, rest = (rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
+            for event in events:
+                if chunk := _chunk(event):
+                    yield chunk
+
+
+def _chunk(event: bytes) -> dict[str, Any] | None:
     at = event.find(b"data: ")  # behind a chunk-size line where the transfer is chunked
     if at < 0 or event.startswith(b"data: [DONE]", at):
-        return
-    chunk = json.loads(event[at + 6 :])
+        return None
+    chunk: dict[str, Any] = json.loads(event[at + 6 :])
     if "error" in chunk:
         raise BenchError(str(chunk["error"]))
+    return chunk
+
+
+def _note(trace: Trace, event: bytes, now: float) -> None:
+    chunk = _chunk(event)
+    if chunk is None:
+        return
     for choice in chunk["choices"]:
         content = choice["delta"].get("content")
         if content:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from axion_llm import __version__
-from axion_llm.cli import bench_pool_cmd
+from axion_llm.cli import bench_consensus_cmd, bench_pool_cmd
 from axion_llm.cli.admin_cmd import load, pin, unload, unpin
 from axion_llm.cli.bench_cmd import bench
 from axion_llm.cli.doctor_cmd import doctor
@@ -41,6 +41,7 @@ def cli() -> None:
 for command in (serve, ps, memory, load, unload, pin, unpin, models, pull, rm, keys, doctor, bench):
     cli.add_command(command)
 bench.add_command(bench_pool_cmd.pool)
+bench.add_command(bench_consensus_cmd.consensus)
 
 
 def main() -> None:

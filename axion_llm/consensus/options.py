@@ -30,6 +30,7 @@ class Options(BaseModel):
     patience_ms: Annotated[int, Field(ge=0, le=24 * 3_600_000)] | None = None  # for the rest, once there is a quorum
     n: Annotated[int, Field(ge=1, le=16)] | None = None  # samples of each expert
     aggregator: str | None = None  # who writes the synthesis
+    concurrency: Annotated[int, Field(ge=1, le=MAX_EXPERTS)] | None = None  # experts at a time; None: as measured
     early_stop: bool = True  # stop when the vote is decided
     pre_evaluate: bool = True  # let the aggregator read answers as they arrive
     fallback: Literal["best", "error"] | None = None  # below the quorum; best: unless min_successful is given

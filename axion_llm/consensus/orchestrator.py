@@ -85,7 +85,8 @@ class _Run:
     def __init__(self, orchestrator: Orchestrator, task: Task, plan: Plan) -> None:
         self._own, self._task, self._plan = orchestrator, task, plan
         self._attempts = plan.attempts()
-        self._concurrency = orchestrator.arrangement.choose(plan.experts_at_once)
+        wanted = task.options.concurrency
+        self._concurrency = wanted or orchestrator.arrangement.choose(plan.experts_at_once)
         self._outcome = Outcome(concurrency=self._concurrency)
         self._relayed = ""  # of the answer, already shown
         self._has_own_limit = task.request.max_new_tokens is None and not plan.is_relayed
@@ -157,6 +158,8 @@ class _Run:
     def _prepare(self, expert: str, attempts: Sequence[Attempt], info: Loaded) -> list[Generate]:
         """What a plain request to the expert would become, with what the plan changes."""
         changes: dict[str, object] = {"model": expert, "n": len(attempts)}
+        if self._task.request.seed is not None:
+            changes["seed"] = self._task.request.seed + attempts[0].sample
         if self._plan.temperature is not None:
             changes["temperature"] = self._plan.temperature
         if self._has_own_limit:

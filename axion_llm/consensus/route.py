@@ -179,10 +179,18 @@ def _slots(ask: Ask, method: Method, team: Sequence[Expert], weights: Weights) -
         n = 1 if is_greedy else _num_samples(ask, method, len(team), is_first=stage == 0)
         num_most = max(n, num_most)
         share = vote.share(_weight(ask.facts, expert, weights), n)
-        slots += [Slot(expert.name, i, share, stage if method == "cascade" else 0) for i in range(n)]
+        is_windowed = method in ("self", "vote") and len(team) == 1 and ask.options.early_stop
+        for i in range(n):
+            slots.append(Slot(expert.name, i, share, stage if method == "cascade" else is_windowed * _window(i, n)))
     is_flat = any(e.sampling_temperature < GREEDY_BELOW for e in team)
     temperature = SAMPLING_TEMPERATURE if num_most > 1 and ask.temperature is None and is_flat else None
     return tuple(slots), temperature
+
+
+def _window(sample: int, num_samples: int) -> int:
+    """First as many samples of one expert as could decide the vote, then two at a time: a lead grows by two at most."""
+    first = num_samples // 2 + 1
+    return 0 if sample < first else 1 + (sample - first) // 2
 
 
 def _num_samples(ask: Ask, method: Method, num_experts: int, *, is_first: bool) -> int:

@@ -92,8 +92,8 @@ def _route(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
 def _vote(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
     if early := _decided_early(plan, attempts):
         return early
-    if any(a.is_live for a in attempts):
-        return Wait()
+    if live := [a.stage for a in attempts if a.is_live]:
+        return Wait(min(live))  # samples come in windows: no further one before the last one has ended
     return _conclude(plan, attempts)
 
 
