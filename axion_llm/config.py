@@ -77,6 +77,7 @@ class Settings:
     store_responses: bool = True  # of /v1/responses, for previous_response_id and for reading them again
     responses_file: Path = field(default_factory=lambda: default_data_dir() / "responses.sqlite")
     responses_ttl_seconds: float = 30 * 24 * 3600.0
+    consensus_weights_file: Path = field(default_factory=lambda: default_data_dir() / "consensus-weights.json")
     log_level: str = "info"
     log_format: str = "auto"  # text, json, or auto: colours on a terminal, else text
     log_prompts: bool = False  # the texts of prompts and answers too

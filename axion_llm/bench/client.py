@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,7 +70,7 @@ async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None =
     return trace
 
 
-async def stream_events(base_url: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def stream_events(base_url: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of one streamed chat completion as they come, for what a Trace does not hold."""
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
     async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):

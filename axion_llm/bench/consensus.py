@@ -8,7 +8,6 @@ synthesis     from the last expert's end to the first token of the synthesis, wi
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import shutil
 import statistics
@@ -43,30 +42,42 @@ class Run:
     first_text: float | None = None
     end: float = 0.0
     text: str = ""
+    judge: str | None = None
     consensus: dict[str, Any] = field(default_factory=dict)
     completion_tokens: int = 0
 
 
-async def ask(url: str, prompt: str, strategy: str, options: dict[str, Any], **fields: Any) -> Run:
+async def ask(
+    url: str, prompt: str, strategy: str, options: dict[str, Any], *, is_whole: bool = True, **fields: Any
+) -> Run:
+    """`is_whole`: to the end; else only to the first text, then the client leaves."""
     body = {"model": f"consensus/{strategy}", "messages": [{"role": "user", "content": prompt}], "consensus": options}
     run, began = Run(), time.perf_counter()
-    async for chunk in stream_events(url, {**body, **fields}):
-        now = time.perf_counter() - began
-        told = chunk.get("consensus", {})
-        if told.get("event") == "expert_ended":
-            run.ended.append(now)
-        elif told and "event" not in told:
-            run.consensus = told
-        for choice in chunk["choices"]:
-            if content := choice["delta"].get("content"):
-                run.first_text = now if run.first_text is None else run.first_text
-                run.text += content
-        if usage := chunk.get("usage"):
-            run.completion_tokens = usage["completion_tokens"]
+    async with contextlib.aclosing(stream_events(url, {**body, **fields})) as chunks:
+        async for chunk in chunks:
+            _note(run, chunk, time.perf_counter() - began)
+            if run.first_text is not None and not is_whole:
+                return run
     run.end = time.perf_counter() - began
     if not run.consensus:
         raise BenchError("the stream ended without its account")
     return run
+
+
+def _note(run: Run, chunk: dict[str, Any], now: float) -> None:
+    told = chunk.get("consensus", {})
+    if told.get("event") == "expert_ended":
+        run.ended.append(now)
+    elif told.get("event") == "synthesis_started":
+        run.judge = told["model"]
+    elif told and "event" not in told:
+        run.consensus = told
+    for choice in chunk["choices"]:
+        if content := choice["delta"].get("content"):
+            run.first_text = now if run.first_text is None else run.first_text
+            run.text += content
+    if usage := chunk.get("usage"):
+        run.completion_tokens = usage["completion_tokens"]
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +107,7 @@ def prompt_of(rng: random.Random, num_words: int = 30) -> str:
 async def arrangement(url: str, num_rounds: int, say: Say) -> list[Row]:
     rng = random.Random(3)
     options = {"experts": EXPERTS, "early_stop": False}
-    limits = {"max_tokens": ARRANGEMENT_TOKENS, "ignore_eos": True}
+    limits: dict[str, Any] = {"max_tokens": ARRANGEMENT_TOKENS, "ignore_eos": True}
     seen: dict[str, list[Run]] = {name: [] for name in ARRANGEMENTS}
     for _ in range(TRIES):
         await ask(url, prompt_of(rng), "best_of", options, **limits)
@@ -127,7 +138,7 @@ def items(rng: random.Random) -> list[tuple[str, float]]:
 async def early(url: str, say: Say) -> list[Row]:
     num_saved, num_all, num_same, num_agreeing = 0, 0, 0, 0
     for number, (question, temperature) in enumerate(items(random.Random(5))):
-        fields = {"temperature": temperature, "seed": number * 100, "max_tokens": 48}
+        fields: dict[str, Any] = {"temperature": temperature, "seed": number * 100, "max_tokens": 48}
         options = {"experts": EXPERTS[:1], "n": NUM_SAMPLES}
         full = await ask(url, question, "self", options | {"early_stop": False}, **fields)
         stopped = await ask(url, question, "self", options, **fields)
@@ -158,9 +169,10 @@ async def synthesis(url: str, num_rounds: int, say: Say) -> list[Row]:
         for side, is_on in (("read ahead", True), ("not", False)):
             options = {"experts": EXPERTS, "pre_evaluate": is_on}
             prompt = prompt_of(rng)
-            run = await ask(url, prompt, "synthesize", options, max_tokens=ANSWER_TOKENS, ignore_eos=True)
-            if run.first_text is None or run.consensus["judge"] is None:
-                raise BenchError(f"no synthesis: {json.dumps(run.consensus['judge_failures'])}")
+            limits: dict[str, Any] = {"max_tokens": ANSWER_TOKENS, "ignore_eos": True}
+            run = await ask(url, prompt, "synthesize", options, is_whole=False, **limits)
+            if run.first_text is None or run.judge is None:
+                raise BenchError("no synthesis was written")
             seen[side].append(run.first_text - max(run.ended))
         say(f"synthesis: round {i + 1} of {num_rounds}")
     medians = {side: statistics.median(values) for side, values in seen.items()}

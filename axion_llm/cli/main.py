@@ -10,6 +10,7 @@ from axion_llm import __version__
 from axion_llm.cli import bench_consensus_cmd, bench_pool_cmd
 from axion_llm.cli.admin_cmd import load, pin, unload, unpin
 from axion_llm.cli.bench_cmd import bench
+from axion_llm.cli.consensus_cmd import consensus
 from axion_llm.cli.doctor_cmd import doctor
 from axion_llm.cli.keys_cmd import keys
 from axion_llm.cli.models_cmd import models, pull, rm
@@ -32,13 +33,14 @@ def cli() -> None:
     axion-llm models            what can be served
     axion-llm pull qwen_coder   fetch one of them
     axion-llm ps                what a running service has loaded; memory: where its memory goes
+    axion-llm consensus ask …   several models answer together
     axion-llm doctor            what this machine has, and what is wrong with the installation
 
     Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 130 interrupted.
     """
 
 
-for command in (serve, ps, memory, load, unload, pin, unpin, models, pull, rm, keys, doctor, bench):
+for command in (serve, ps, memory, load, unload, pin, unpin, models, pull, rm, keys, consensus, doctor, bench):
     cli.add_command(command)
 bench.add_command(bench_pool_cmd.pool)
 bench.add_command(bench_consensus_cmd.consensus)

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from axion_llm.api.params import Origin, chat_generates
 from axion_llm.consensus import deadlines, extract, strategies, vote
@@ -25,6 +26,7 @@ from axion_llm.consensus.embed import Embedder, HashingEmbedder, medoid
 from axion_llm.consensus.experts import Roster
 from axion_llm.consensus.facts import facts_of
 from axion_llm.consensus.happenings import Decided, Done, Ended, Happening, Planned, Started, Text, Wrote
+from axion_llm.consensus.meter import Meter
 from axion_llm.consensus.options import ConsensusRequest, Options, check, strategy_of
 from axion_llm.consensus.plan import Plan
 from axion_llm.consensus.pool_embedder import PoolEmbedder
@@ -57,11 +59,14 @@ class Task:
 class Orchestrator:
     """For one pool. Holds what outlives a request: the roster of experts, and which arrangement has proved fast."""
 
-    def __init__(self, pool: ModelPool, roster: Roster, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self, pool: ModelPool, roster: Roster, embedder: Embedder | None = None, meter: Meter | None = None
+    ) -> None:
         self.pool = pool
         self.roster = roster
         self.embedder = embedder or PoolEmbedder(pool)
         self.arrangement = Arrangement()
+        self.meter = meter or Meter(CollectorRegistry())
 
     def plan(self, task: Task) -> Plan:
         """Raises BadRequest, ModelNotFound or NoQuorum when there is nothing to plan with."""
@@ -110,9 +115,24 @@ class _Run:
                 yield happening
             async for happening in self._answer(self._decision):
                 yield happening
+        except AxionError as exc:
+            self._outcome.decided_by = f"error:{exc.code}"
+            raise
         finally:
             await self._synthesis.close()
             await self._crew.close()
+            self._account()
+
+    def _account(self) -> None:
+        plan, outcome = self._plan, self._outcome
+        outcome.decided_by = outcome.decided_by or "left"  # the client, or the service that stops
+        seconds = self._crew.now()
+        self._own.meter.count(plan.method, outcome.decided_by, seconds, outcome.agreement, outcome.is_early)
+        self._own.meter.count_calls(self._attempts)
+        experts = ", ".join(f"{a.expert}/{a.sample} {a.status}" for a in self._attempts)
+        form = "id=%s consensus strategy=%s decided_by=%s agreement=%s ms=%.0f reason=%r experts=[%s]"
+        values = (plan.method, outcome.decided_by, outcome.agreement, seconds * 1e3, plan.reason, experts)
+        _log.info(form, self._task.id, *values)
 
     # ---- run and decide
 

@@ -17,9 +17,7 @@ from axion_llm.api import params
 from axion_llm.api.openapi import document
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
-from axion_llm.consensus.experts import Roster
 from axion_llm.consensus.options import ConsensusRequest, model_names, takes
-from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
 from axion_llm.servers import admin, consensus, health, metrics, standard, streaming
@@ -97,8 +95,7 @@ def _add_responses(app: FastAPI, responses: ResponseEndpoints) -> None:
 class Endpoints:
     def __init__(self, service: Service) -> None:
         self._service = service
-        is_consensus = service.profile.kind == "consensus"
-        self._orchestrator = Orchestrator(service.pool, Roster()) if is_consensus else None
+        self._orchestrator = consensus.orchestrator(service) if service.profile.kind == "consensus" else None
 
     async def chat(self, request: Request) -> Response:
         schema = ConsensusRequest if self._orchestrator else ChatRequest

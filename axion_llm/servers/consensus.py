@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from axion_llm.consensus import language
+from axion_llm.consensus.experts import Roster
+from axion_llm.consensus.meter import Meter
+from axion_llm.consensus.orchestrator import Orchestrator
+from axion_llm.consensus.weights_file import WeightsFile
 from axion_llm.servers.profile import Profile
+from axion_llm.servers.service import Service
 
 PROFILE = Profile(
     kind="consensus",
@@ -21,3 +27,9 @@ DESCRIPTIONS = {
     "consensus/synthesize": "the strongest model writes one answer from all",
     "consensus/self": "samples of one expert",
 }
+
+
+def orchestrator(service: Service) -> Orchestrator:
+    language.load_in_background()
+    roster = Roster(WeightsFile(service.settings.consensus_weights_file))
+    return Orchestrator(service.pool, roster, meter=Meter(service.telemetry.registry))
