@@ -12,47 +12,27 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from axion_llm.config import Settings
 from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ModelUnavailable, ServiceError, ShuttingDown
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, memory, policy
+from axion_llm.pool.caretaker import Caretaker, Models
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, ModelWorker, RunningModel
 from axion_llm.pool.lease import Lease
 from axion_llm.pool.ledger import Ledger
-from axion_llm.pool.loader import Candidate, Estimate, FileStamp, Loader, Locate, estimate
+from axion_llm.pool.loader import Candidate, Estimate, Loader, Locate, estimate
 from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.pool.room import Room
 from axion_llm.pool.slot import Slot
 from axion_llm.pool.spare import Spares
 from axion_llm.worker.client import WorkerClient
 
-CHECK_SECONDS = 5.0
-REGISTRY_CHECK_SECONDS = 2.0
-
 _log = logging.getLogger(__name__)
-
-
-class Models(Protocol):
-    """What the pool asks of the registry."""
-
-    def get(self, name: str) -> ModelSpec: ...
-
-    def __iter__(self) -> Iterator[ModelSpec]: ...
-
-    def __contains__(self, name: object) -> bool: ...
-
-    @property
-    def error(self) -> str | None: ...
-
-    def has_changed(self) -> bool: ...
-
-    def reload(self) -> None: ...
 
 
 class Pool:
@@ -81,6 +61,7 @@ class Pool:
         self._ledger = Ledger()
         self._read_memory = read_memory
         self._room = Room(self._slots, settings, read_memory, self._ledger)
+        self._caretaker = Caretaker(registry, self._slots, self._room, settings)
         self._warming: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._warm: set[str] = set()  # names of the models loaded at the start
@@ -150,15 +131,15 @@ class Pool:
 
     async def reload(self) -> None:
         await asyncio.to_thread(self._registry.reload)
-        self._retire()
+        self._caretaker.retire()
 
     def is_ready(self) -> bool:
         return self._warming is not None and self._warming.done() and not self._is_stopping
 
     async def start(self) -> None:
         self._warming = self._spawn(self._warm_up())
-        self._spawn(self._look_after())
-        self._spawn(self._follow_registry())
+        self._spawn(self._caretaker.look_after_models())
+        self._spawn(self._caretaker.follow_registry())
 
     async def stop(self) -> None:
         self._is_stopping = True
@@ -317,8 +298,13 @@ class Pool:
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a task of the pool ended unexpectedly", exc_info=error)
 
     async def _warm_up(self) -> None:
         specs = await asyncio.to_thread(self._warm_models)
@@ -332,42 +318,6 @@ class Pool:
         here = [spec for spec in self._registry if self._loader.is_on_machine(spec)]
         count = max(self._settings.warm, sum(spec.pin for spec in here))
         return policy.choose_warm(here, min(count, self._settings.max_loaded))
-
-    async def _look_after(self) -> None:
-        """Now and then: unloads what is not used, and what is no longer the file it was."""
-        idle_seconds = self._settings.idle_unload_seconds
-        while True:
-            await asyncio.sleep(min(CHECK_SECONDS, idle_seconds / 4 or CHECK_SECONDS))
-            for name in policy.expired(self._room.residents(), time.monotonic(), idle_seconds):
-                self._room.unload(self._slots[name], "idle", f"not used for {idle_seconds:g} s")
-            for slot in list(self._slots.values()):
-                if slot.file and slot.ready:
-                    self._compare(slot, slot.file, await asyncio.to_thread(FileStamp.of, slot.file.path))
-
-    def _compare(self, slot: Slot, opened: FileStamp, now: FileStamp | None) -> None:
-        """A file that was replaced is still there for the worker; one that was written to has other weights now."""
-        if now is None or now == opened or slot.file is not opened or not slot.ready:
-            return
-        if now.inode == opened.inode:
-            self._room.unload(slot, "changed", "its file was written to while it was in use")
-        elif slot.closing_since is None:
-            slot.closing_since, slot.is_stale = time.monotonic(), True
-            self._room.unload_closed(slot)
-        elif time.monotonic() - slot.closing_since > self._settings.turn_seconds:
-            self._room.unload(slot, "changed", "its file was replaced")
-
-    async def _follow_registry(self) -> None:
-        while True:
-            await asyncio.sleep(REGISTRY_CHECK_SECONDS)
-            if await asyncio.to_thread(self._registry.has_changed):
-                await self.reload()
-            self._retire()
-
-    def _retire(self) -> None:
-        """What is no longer in the registry goes as soon as nobody uses it."""
-        for name, slot in self._slots.items():
-            if name not in self._registry and slot.ready and not slot.num_leases:
-                self._room.unload(slot, "removed", "no longer in the registry")
 
 
 def _retrieve(load: asyncio.Task[ModelWorker]) -> None:

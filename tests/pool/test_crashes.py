@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from axion_llm.errors import ModelUnavailable, ServiceError, WorkerDied
-from axion_llm.pool import breaker, pool
+from axion_llm.pool import breaker, caretaker
 from axion_llm.worker.messages import Accepted, Event, Finished, Piece
 from tests.fakes.processes import until
 from tests.pool.machinery import Machine, MachineMaker
@@ -117,7 +117,7 @@ async def test_a_warm_model_comes_back_without_a_request(machine: MachineMaker) 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Looked at all the time."""
-    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(caretaker, "CHECK_SECONDS", 0.02)
     path = tmp_path / "ok"
     path.write_bytes(b"old")
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from axion_llm.errors import ModelNotFound
-from axion_llm.pool import pool as pool_module
+from axion_llm.pool import caretaker
 from tests.fakes.processes import until
 from tests.pool.machinery import MachineMaker
 
@@ -28,7 +28,7 @@ async def test_a_changed_model_is_disturbed_only_by_its_next_load(machine: Machi
 
 
 async def test_a_removed_model_finishes_then_vanishes(machine: MachineMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "REGISTRY_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(caretaker, "REGISTRY_CHECK_SECONDS", 0.05)
     m = machine({"a": "ok", "b": "ok"})
     await m.pool.start()
     stream = m.asking("a", "tokens=30 delay=0.02")
