@@ -1,19 +1,28 @@
-"""Frozen settings of one service: defaults, then the environment, the command line. The only reader of os.environ."""
+"""Frozen settings of one service: defaults, a file, the environment, the command line; the later one counts.
+
+The only reader of os.environ.
+"""
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from axion_llm.errors import ConfigError
 
+tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
 ENV_PREFIX = "AXION_"
 SIZES = ("memory_limit",)  # fields in bytes that take a unit
+_OTHER_VARIABLES = ("CONFIG_FILE", "KERNELS", "KEY", "LIB_DIR")  # that are no settings of the service
 
 
 def _xdg(variable: str, fallback: str) -> Path:
@@ -47,7 +56,7 @@ _NOT_NEGATIVE = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Ports, limits and places. Each field can be set as AXION_<FIELD> in the environment."""
+    """Ports, limits and places. Each field can be set in config.toml, and as AXION_<FIELD> in the environment."""
 
     host: str = "127.0.0.1"
     standard_port: int = 8082
@@ -126,15 +135,67 @@ class Settings:
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-        """Defaults, then AXION_* of `environ`, then `overrides` (None values mean: not given)."""
-        environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        for f in fields(cls):
-            text = environ.get(ENV_PREFIX + f.name.upper())
-            if text:
-                values[f.name] = _convert(f.name, str(f.type), text)
+        """Defaults, config.toml, AXION_* of `environ`, then `overrides` (None values mean: not given)."""
+        values = {name: value for layer in layers(environ) for name, value in layer.values.items()}
         values |= {k: v for k, v in (overrides or {}).items() if v is not None}
         return replace(cls(), **values)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source sets."""
+
+    source: str
+    values: dict[str, Any]
+
+
+def layers(environ: Mapping[str, str] | None = None) -> list[Layer]:
+    """The file (when there is one) and the environment; the later one counts. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    chosen = environ.get(ENV_PREFIX + "CONFIG_FILE")
+    path = Path(chosen) if chosen else default_config_dir() / "config.toml"
+    types = {f.name: str(f.type) for f in fields(Settings)}
+    given = {name: text for name in types if (text := environ.get(ENV_PREFIX + name.upper()))}
+    from_environ = {name: _convert(name, types[name], text) for name, text in given.items()}
+    from_file = [Layer(str(path), _read_file(path, types))] if chosen or path.exists() else []
+    return [*from_file, Layer("environment", from_environ)]
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """AXION_* variables that nothing reads: misspelt, or of another version."""
+    known = {ENV_PREFIX + f.name.upper() for f in fields(Settings)} | {ENV_PREFIX + name for name in _OTHER_VARIABLES}
+    given = os.environ if environ is None else environ
+    return sorted(name for name in given if name.startswith(ENV_PREFIX) and name not in known)
+
+
+def _read_file(path: Path, types: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    values = {}
+    for name, value in data.items():
+        if name not in types:
+            raise ConfigError(f"{path}: {name}: there is no such setting; axion-llm config list has all", param=name)
+        values[name] = _from_toml(path, name, types[name], value)
+    return values
+
+
+def _from_toml(path: Path, name: str, type_name: str, value: Any) -> Any:
+    if type_name == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if type_name == "float" and type(value) in (int, float):
+        return float(value)
+    if type_name in ("int", "bool", "str") and type(value).__name__ == type_name:
+        return value
+    if type_name.startswith("Path") and isinstance(value, str):
+        return Path(value).expanduser()
+    if name in SIZES and isinstance(value, str):
+        with suppress(ValueError):
+            return parse_size(value)
+    raise ConfigError(f"{path}: {name} = {value!r}: not a valid {type_name}", param=name)
 
 
 def _convert(name: str, type_name: str, text: str) -> Any:

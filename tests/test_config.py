@@ -1,11 +1,89 @@
-"""Settings: where each value may come from, and what a bad one says."""
+"""Where settings come from, which of them counts, and what is wrong with a file or a variable."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from axion_llm.config import Settings, parse_size
+from axion_llm.config import Settings, layers, parse_size, unknown_variables
 from axion_llm.errors import ConfigError
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """With a file of its own, empty at first."""
+    path = tmp_path / "config.toml"
+    path.write_text("")
+    return {"AXION_CONFIG_FILE": str(path)}
+
+
+def write(environ: dict[str, str], text: str) -> None:
+    Path(environ["AXION_CONFIG_FILE"]).write_text(text)
+
+
+def test_the_later_source_counts(environ: dict[str, str]) -> None:
+    write(environ, "warm = 1\nstandard_port = 1\nhost = '::1'")
+    environ |= {"AXION_STANDARD_PORT": "2", "AXION_HOST": "127.0.0.2"}
+    settings = Settings.load({"host": "127.0.0.3", "threads": None}, environ)
+    assert (settings.warm, settings.standard_port, settings.host) == (1, 2, "127.0.0.3")
+    assert settings.streaming_port == 8083
+    assert [layer.source for layer in layers(environ)] == [environ["AXION_CONFIG_FILE"], "environment"]
+
+
+def test_each_type(environ: dict[str, str]) -> None:
+    write(environ, 'memory_limit = "8GB"')
+    assert Settings.load(environ=environ).memory_limit == 8_000_000_000
+    write(environ, 'step_ms = 5\nshare_cores = false\ntls_cert = "~/c"\ntls_key = "k"\ncors_origins = ["a", "b"]')
+    settings = Settings.load(environ=environ)
+    assert (settings.step_ms, settings.share_cores, settings.cors_origins) == (5.0, False, ("a", "b"))
+    assert settings.tls_cert == Path.home() / "c"
+    environ |= {"AXION_SHARE_CORES": "on", "AXION_CORS_ORIGINS": "c, d,", "AXION_STEP_MS": "6.5"}
+    settings = Settings.load(environ=environ)
+    assert (settings.step_ms, settings.share_cores, settings.cors_origins) == (6.5, True, ("c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("wram = 1", r"config.toml: wram: there is no such setting"),
+        ("warm = '1'", r"warm = '1': not a valid int"),
+        ("warm = true", "not a valid int"),
+        ("share_cores = 1", "not a valid bool"),
+        ("cors_origins = 'x'", "not a valid tuple"),
+        ("cors_origins = [1]", "not a valid tuple"),
+        ("models_dir = 3", "not a valid Path"),
+        ("memory_limit = 'much'", "not a valid int"),
+        ("warm = -1", "must not be negative"),
+        ("log_level = 'loud'", "one of debug"),
+        ("tls_key = 'k'", "both or neither"),
+        ("warm =", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_with_a_file(environ: dict[str, str], text: str, problem: str) -> None:
+    write(environ, text)
+    with pytest.raises(ConfigError, match=problem):
+        Settings.load(environ=environ)
+
+
+def test_a_chosen_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Settings.load(environ={"AXION_CONFIG_FILE": str(tmp_path / "nothing.toml")})
+
+
+def test_variables_that_nothing_reads() -> None:
+    given = {"AXION_WRAM": "1", "AXION_WARM": "1", "AXION_KERNELS": "off", "AXION_KEY": "k", "PATH": ""}
+    assert unknown_variables(given) == ["AXION_WRAM"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_hosts_that_only_this_machine_reaches(host: str) -> None:
+    assert Settings(host=host).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "my.host", ""])
+def test_hosts_that_others_reach(host: str) -> None:
+    assert not Settings(host=host).is_loopback
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from axion_llm.api.status import Order
+from axion_llm.cli.completion_cmd import complete_model
 from axion_llm.cli.service_client import ServiceClient, service_options
 
-name_argument = click.argument("name")
+name_argument = click.argument("name", shell_complete=complete_model)
 
 
 @click.command()

@@ -10,10 +10,14 @@ from axion_llm import __version__
 from axion_llm.cli import bench_consensus_cmd, bench_pool_cmd
 from axion_llm.cli.admin_cmd import load, pin, unload, unpin
 from axion_llm.cli.bench_cmd import bench
+from axion_llm.cli.chat_cmd import chat
+from axion_llm.cli.completion_cmd import COMPLETE_VAR, PROG_NAME, completion
+from axion_llm.cli.config_cmd import config
 from axion_llm.cli.consensus_cmd import consensus
 from axion_llm.cli.doctor_cmd import doctor
 from axion_llm.cli.keys_cmd import keys
 from axion_llm.cli.models_cmd import models, pull, rm
+from axion_llm.cli.run_cmd import run
 from axion_llm.cli.serve_cmd import serve
 from axion_llm.cli.status_cmd import memory, ps
 from axion_llm.errors import AxionError, ConfigError
@@ -30,6 +34,7 @@ def cli() -> None:
 
     \b
     axion-llm serve             the embedded default model on http://127.0.0.1:8082/v1
+    axion-llm chat              talk to it in the terminal; run: one question, pipes in and out
     axion-llm models            what can be served
     axion-llm pull qwen_coder   fetch one of them
     axion-llm ps                what a running service has loaded; memory: where its memory goes
@@ -40,7 +45,10 @@ def cli() -> None:
     """
 
 
-for command in (serve, ps, memory, load, unload, pin, unpin, models, pull, rm, keys, consensus, doctor, bench):
+_SERVICE = (serve, ps, memory, load, unload, pin, unpin)
+_TALK = (run, chat, consensus)
+_INSTALLATION = (models, pull, rm, keys, config, completion, doctor, bench)
+for command in (*_SERVICE, *_TALK, *_INSTALLATION):
     cli.add_command(command)
 bench.add_command(bench_pool_cmd.pool)
 bench.add_command(bench_consensus_cmd.consensus)
@@ -48,7 +56,7 @@ bench.add_command(bench_consensus_cmd.consensus)
 
 def main() -> None:
     try:
-        cli.main(standalone_mode=False)
+        result = cli.main(prog_name=PROG_NAME, complete_var=COMPLETE_VAR, standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -58,6 +66,8 @@ def main() -> None:
     except AxionError as e:
         click.echo(f"error: {e.message}", err=True)
         sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)
+    if isinstance(result, int):  # what click makes of an Exit
+        sys.exit(result)
 
 
 if __name__ == "__main__":

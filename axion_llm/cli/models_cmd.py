@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from axion_llm.cli.completion_cmd import complete_model
+from axion_llm.cli.options import models_option
 from axion_llm.config import Settings
 from axion_llm.errors import BadRequest, DownloadError, ModelLoadError
 from axion_llm.models.gguf_header import check_file
@@ -33,13 +35,6 @@ from axion_llm.models.spec import ModelSpec
 
 _STATE_STYLES = {"available": "green", "missing": "dim", "damaged": "red"}
 _PIPE_WIDTH = 200  # columns when the output is no terminal: a line for each model, so that grep finds all of it
-
-models_option = click.option(
-    "--models",
-    "models_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A registry (TOML) that adds to the shipped one and your own.",
-)
 
 
 @click.command()
@@ -73,7 +68,7 @@ def models(models_file: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_model)
 @models_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each model instead of text.")
 def pull(names: tuple[str, ...], models_file: Path | None, as_json: bool) -> None:
@@ -104,7 +99,7 @@ def pull(names: tuple[str, ...], models_file: Path | None, as_json: bool) -> Non
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 @models_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def rm(name: str, models_file: Path | None, yes: bool) -> None:

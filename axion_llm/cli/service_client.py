@@ -28,7 +28,7 @@ class NotRunning(ServiceError):
 
 def service_options(command: _Command) -> _Command:
     """--url and --key, for a command that takes `url` and `key`."""
-    key = click.option("--key", envvar="AXION_KEY", help="An API key with the scope admin, if the service has keys.")
+    key = click.option("--key", envvar="AXION_KEY", help="An API key, if the service has keys.")
     url = click.option("--url", help="Of the service, such as http://10.0.0.5:8082.  [any of its ports, here]")
     return url(key(command))
 
@@ -47,11 +47,21 @@ class ServiceClient:
         """Waits as long as a load takes. Raises ServiceError with the service's own words."""
         return doc.decode_order(self._ask("POST", f"/admin/models/{quote(name)}/{order}", options, seconds=None))
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, seconds: float | None = 30.0) -> bytes:
-        tried = [self.url] if self.url else _local_urls(Settings.load())
+    def get(self, path: str, statuses: tuple[int, ...] = (200,)) -> bytes:
+        return self._ask("GET", path, statuses=statuses)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        seconds: float | None = 30.0,
+        statuses: tuple[int, ...] = (200,),
+    ) -> bytes:
+        tried = [self.url] if self.url else local_urls(Settings.load())
         for url in tried:
             try:
-                return self._exchange(url, method, path, body, seconds)
+                return self._exchange(url, method, path, body, seconds, statuses)
             except NotRunning:
                 continue
         raise NotRunning(
@@ -59,8 +69,16 @@ class ServiceClient:
             "--url http://HOST:PORT, or the AXION_HOST and AXION_STANDARD_PORT that it was started with"
         )
 
-    def _exchange(self, url: str, method: str, path: str, body: dict[str, Any] | None, seconds: float | None) -> bytes:
-        connection = _connect(url)
+    def _exchange(
+        self,
+        url: str,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        seconds: float | None,
+        statuses: tuple[int, ...],
+    ) -> bytes:
+        connection = connect(url)
         try:
             connection.sock.settimeout(seconds)
             headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
@@ -73,12 +91,12 @@ class ServiceClient:
             raise ServiceError(f"{url}: the service did not answer: {error or type(error).__name__}") from None
         finally:
             connection.close()
-        if response.status != 200:
-            raise ServiceError(_explain(url, response.status, answer))
+        if response.status not in statuses:
+            raise ServiceError(explain(url, response.status, answer))
         return answer
 
 
-def _connect(url: str) -> http.client.HTTPConnection:
+def connect(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.BadParameter(f"{url!r} is no address such as http://127.0.0.1:8082", param_hint="--url")
@@ -91,20 +109,23 @@ def _connect(url: str) -> http.client.HTTPConnection:
     return connection
 
 
-def _local_urls(settings: Settings) -> list[str]:
+def local_urls(settings: Settings) -> list[str]:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
     ports = [getattr(settings, port) for port in PORTS]
-    return [f"http://{host}:{port}" for port in ports if port]
+    scheme = "https" if settings.tls_cert else "http"
+    return [f"{scheme}://{host}:{port}" for port in ports if port]
 
 
-def _explain(url: str, status: int, answer: bytes) -> str:
+def explain(url: str, status: int, answer: bytes) -> str:
     try:
         message = str(msgspec.json.decode(answer)["error"]["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
         return f"{url}: HTTP {status}, and not in the words of an axion-llm service: is it one?"
-    if status in (401, 403):
-        return f"{message}. Give a key with the scope admin: --key KEY or AXION_KEY=KEY (axion-llm keys makes one)"
+    if status == 403:
+        return f"{message}. Give a key with the scope admin: --key KEY or AXION_KEY=KEY (axion-llm keys makes them)"
+    if status == 401:
+        return f"{message}. Give one: --key KEY or AXION_KEY=KEY (axion-llm keys makes them)"
     if status == 404 and "/v1/models" in message:
         return f"{url}: {message}: is it an older version of axion-llm?"
     return message
