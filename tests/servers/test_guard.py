@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from axion_llm.config import Settings
 from axion_llm.security import keys_file
 from axion_llm.security.keys import SCOPES, Key, digest
 from axion_llm.servers.app import create_app
@@ -136,9 +137,9 @@ def test_keys_of_the_environment() -> None:
 
 
 @pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("192.0.2.7", 403)])
-async def test_without_keys_admin_is_for_this_machine(client: str, status: int) -> None:
-    server = LiveServer(host="0.0.0.0")
-    app = create_app(FakePool(), server.settings, kind="standard")
+async def test_without_keys_admin_is_for_this_machine(client: str, status: int, tmp_path: Path) -> None:
+    settings = Settings(host="0.0.0.0", responses_file=tmp_path / "responses.sqlite")
+    app = create_app(FakePool(), settings, kind="standard")
     app.add_api_route("/admin/try", lambda: {}, methods=["POST"], dependencies=[require("admin")])
     transport = httpx.ASGITransport(app, client=(client, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://server.lan") as http:
@@ -244,6 +245,6 @@ def test_cors_is_closed_until_an_origin_is_named(server: LiveServer) -> None:
 
 def test_a_gate_is_made_of_settings_only() -> None:
     """Nothing of it needs an event loop, so that a bad key file ends the start before any load."""
-    assert Gate(LiveServer().settings).ring is not None
+    assert Gate(Settings()).ring is not None
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
