@@ -162,12 +162,12 @@ class _OwnService:
             self._is_listening.set()
 
     async def _serve(self) -> None:
-        from axion_llm.models.registry import load_registry
+        from axion_llm.models.live import LiveRegistry
         from axion_llm.pool.pool import Pool
         from axion_llm.servers.run import Stop, serve
 
         self._loop, self._stop = asyncio.get_running_loop(), Stop()
-        pool = Pool(load_registry(self._settings), self._settings)
+        pool = Pool(LiveRegistry(self._settings), self._settings)
         await serve(pool, self._settings, ["standard"], on_listening=self._note, stop=self._stop)
 
     def _note(self, urls: Any) -> None:
@@ -188,6 +188,7 @@ def _for_one(settings: Settings, key: str) -> Settings:
         allowed_hosts=(),
         tls_cert=None,
         tls_key=None,
+        store_responses=False,
         tracing=False,
         warm=0,
         spare_workers=0,
