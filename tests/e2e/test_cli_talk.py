@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import MODEL, ServeProcess
+from tests.e2e.conftest import MODEL, ServeProcess, eventually
 
 PROGRAM = [sys.executable, "-c", "from axion_llm.cli.main import main; main()"]
 SECONDS = 60.0
@@ -138,7 +138,7 @@ def test_a_conversation_in_a_terminal(terminal: Terminal, environ: dict[str, str
     terminal.expect(r"\bcat\b.*\bcat\b")
     terminal.type("\x03")  # Ctrl-C: the answer ends, not the program
     terminal.expect(r"stopped.*>>> ")
-    assert "finish=disconnected" in service.log
+    eventually(lambda: "finish=disconnected" in service.log)
 
     terminal.type("/stats\r")
     terminal.expect(r"stopped · first after \d+ ms.*>>> ")
