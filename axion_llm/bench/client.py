@@ -20,6 +20,12 @@ class BenchError(Exception):
     """The server under test did not answer as it should."""
 
 
+class HttpError(BenchError):
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass
 class Trace:
     """When the pieces of one answer came, in seconds since the request was sent."""
@@ -49,15 +55,24 @@ async def get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None = None) -> Trace:
-    """One streamed chat completion. `base_url` ends in /v1; a `trace` that is given can be watched meanwhile."""
+async def post(url: str, body: dict[str, Any]) -> tuple[int, str]:
+    """Status and body."""
+    async with _request("POST", url, json.dumps(body).encode()) as (status, reader):
+        return status, (await reader.read()).decode("utf-8", "replace")
+
+
+async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None = None, key: str | None = None) -> Trace:
+    """One streamed chat completion. `base_url` ends in /v1; a `trace` that is given can be watched meanwhile.
+
+    Raises HttpError when it is refused.
+    """
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
     trace = trace or Trace(0.0)
     trace.sent = time.perf_counter()
-    async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):
+    async with _request("POST", f"{base_url}/chat/completions", payload, key) as (status, reader):
         if status != 200:
             words = (await reader.read()).decode("utf-8", "replace")
-            raise BenchError(f"{base_url}: HTTP {status}: {words[:300]}")
+            raise HttpError(f"{base_url}: HTTP {status}: {words[:300]}", status)
         rest = b""
         while data := await reader.read(65536):
             now = time.perf_counter() - trace.sent
@@ -109,13 +124,16 @@ def _note(trace: Trace, event: bytes, now: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _request(method: str, url: str, body: bytes) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
+async def _request(
+    method: str, url: str, body: bytes, key: str | None = None
+) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
     """Send it, read the head; the body is the caller's to read."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
     try:
         head = f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head += f"Authorization: Bearer {key}\r\n" if key else ""
         writer.write(head.encode() + body)
         await writer.drain()
         status = int((await reader.readline()).split()[1])

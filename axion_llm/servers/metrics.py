@@ -8,13 +8,14 @@ tokens per second rate(axion_request_tokens_total{kind="out"}).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from axion_llm import __version__
-from axion_llm.pool.interface import ModelStatus
+from axion_llm.pool.interface import ModelState, ModelStatus
 from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.servers import status
 from axion_llm.servers.service import Service
@@ -55,7 +56,7 @@ ACCOUNTS = {
     "num_crashes": ("axion_model_crashes", "Ends of a model's process that nobody asked for"),
     "num_restarts": ("axion_model_restarts", "Loads that followed a crash"),
 }
-STATES = ("missing", "available", "loading", "ready", "failed")
+STATES = get_args(ModelState)
 
 Sample = tuple[Sequence[str], float]  # label values, value
 
