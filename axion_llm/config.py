@@ -51,6 +51,8 @@ _NOT_NEGATIVE = (
     "requests_per_minute",
     "tokens_per_minute",
     "responses_ttl_seconds",
+    "max_image_bytes",
+    "max_images",
 )
 
 
@@ -87,6 +89,10 @@ class Settings:
     responses_file: Path = field(default_factory=lambda: default_data_dir() / "responses.sqlite")
     responses_ttl_seconds: float = 30 * 24 * 3600.0
     consensus_weights_file: Path = field(default_factory=lambda: default_data_dir() / "consensus-weights.json")
+    image_urls: bool = False  # images may be named by an http(s) URL, which this machine then fetches
+    image_timeout_seconds: float = 10.0  # for all that it takes to fetch one
+    max_image_bytes: int = 20 * 1024 * 1024  # of one image
+    max_images: int = 16  # of one request
     log_level: str = "info"
     log_format: str = "auto"  # text, json, or auto: colours on a terminal, else text
     log_prompts: bool = False  # the texts of prompts and answers too
@@ -237,7 +243,7 @@ def library_dir() -> Path:
 
 def use_library_dir(path: Path) -> None:
     """Tell the llama-cpp-python bindings, before their import, to load our libraries."""
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(path)
+    os.environ["LLAMA_CPP_LIB_PATH"] = os.environ["MTMD_CPP_LIB"] = str(path)
 
 
 # How long a compute thread spins at a barrier before it sleeps, in iterations of some tens of nanoseconds. libgomp's

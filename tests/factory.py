@@ -319,3 +319,64 @@ _ARCHITECTURES: dict[str, _Architecture] = {
     "command-r": _Architecture(_command_r_metadata, _command_r_weights),
     "bert": _Architecture(_bert_metadata, _bert_weights),
 }
+
+
+# ---- a vision projector
+
+_VISION_EMBD, _VISION_LAYERS, _VISION_FF, _PATCH, _MERGE = 64, 2, 128, 14, 4
+
+
+def write_tiny_projector(path: Path, *, n_embd: int, seed: int = 0, image_size: int = 112) -> Path:
+    """gemma3's: SigLIP's encoder, patches of 4 by 4 averaged, projected to a model's `n_embd`. 1 MB.
+
+    An image of any size becomes (image_size / 56)² tokens, 4 unless it is told otherwise; gemma3's own has 256.
+    """
+    writer, rng = GGUFWriter(path, "clip"), np.random.default_rng(seed)
+    _projector_metadata(writer, n_embd, image_size)
+
+    def add(name: str, *shape: int, mean: float = 0.0, stdev: float = 0.02) -> None:
+        writer.add_tensor(name, rng.normal(mean, stdev, shape).astype(np.float32))
+
+    num_patches = (image_size // _PATCH) ** 2
+    width = _VISION_EMBD
+    add("v.patch_embd.weight", width, 3, _PATCH, _PATCH, stdev=0.1)
+    add("v.patch_embd.bias", width)
+    add("v.position_embd.weight", num_patches, width, stdev=0.5)
+    for i in range(_VISION_LAYERS):
+        for norm in ("ln1", "ln2"):
+            add(f"v.blk.{i}.{norm}.weight", width, mean=1.0)
+            add(f"v.blk.{i}.{norm}.bias", width)
+        for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            add(f"v.blk.{i}.{part}.weight", width, width, stdev=width**-0.5)
+            add(f"v.blk.{i}.{part}.bias", width)
+        add(f"v.blk.{i}.ffn_up.weight", _VISION_FF, width, stdev=width**-0.5)
+        add(f"v.blk.{i}.ffn_up.bias", _VISION_FF)
+        add(f"v.blk.{i}.ffn_down.weight", width, _VISION_FF, stdev=_VISION_FF**-0.5)
+        add(f"v.blk.{i}.ffn_down.bias", width)
+    add("v.post_ln.weight", width, mean=1.0)
+    add("v.post_ln.bias", width)
+    add("mm.soft_emb_norm.weight", width, mean=1.0)
+    add("mm.input_projection.weight", width, n_embd, stdev=2 * width**-0.5)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _projector_metadata(writer: GGUFWriter, n_embd: int, image_size: int) -> None:
+    writer.add_name("tiny projector")
+    writer.add_clip_has_vision_encoder(True)
+    writer.add_clip_projector_type("gemma3")
+    writer.add_vision_use_gelu(True)
+    writer.add_vision_embedding_length(_VISION_EMBD)
+    writer.add_vision_feed_forward_length(_VISION_FF)
+    writer.add_vision_block_count(_VISION_LAYERS)
+    writer.add_vision_head_count(2)
+    writer.add_vision_projection_dim(n_embd)
+    writer.add_vision_attention_layernorm_eps(1e-6)
+    writer.add_vision_image_size(image_size)
+    writer.add_vision_patch_size(_PATCH)
+    writer.add_vision_projector_scale_factor(_MERGE)
+    writer.add_vision_image_mean([0.5, 0.5, 0.5])
+    writer.add_vision_image_std([0.5, 0.5, 0.5])

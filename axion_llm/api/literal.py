@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,13 +40,20 @@ def control_words(words: tuple[str, ...]) -> ControlWords:
     return ControlWords(words)
 
 
+@dataclass(frozen=True)
+class Unmarked:
+    prompt: str
+    literals: list[int]  # places inside of what looks like a control token
+    images: list[tuple[int, int]]  # places, and the numbers of the images that belong there
+
+
 class Marks:
     """Of one request: `put` into whatever is rendered, `take` out of the prompt."""
 
     def __init__(self, words: ControlWords) -> None:
         self._words = words
-        self._mark = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # no text can have it
-        self.num_put = 0
+        self._secret = secrets.token_hex(8)  # so no text can have a mark
+        self._mark = f"\ufdd0{self._secret}\ufdd0"
 
     def put(self, value: Any) -> Any:
         """A copy of strings, lists and objects with the marks in all their strings; keys too, they are rendered."""
@@ -57,22 +65,29 @@ class Marks:
             return {self.put(key): self.put(item) for key, item in value.items()}
         return value
 
+    def image(self, number: int) -> str:
+        """What stands for an image in a text."""
+        return f"\ufdd0{self._secret}:{number}\ufdd0"
+
     def _marked(self, text: str) -> str:
         cuts = [start + 1 for start in self._words.starts(text)]
         if not cuts:
             return text
-        self.num_put += len(cuts)
         parts = (text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True))
         return self._mark.join(parts)
 
-    def take(self, prompt: str) -> tuple[str, list[int]]:
+    def take(self, prompt: str) -> Unmarked:
         """The prompt without marks, and where they were."""
-        if not self.num_put:
-            return prompt, []
-        escaped = self._mark.replace("\ufdd0", "\\ufdd0")  # a template that writes ASCII-only JSON
-        parts = prompt.replace(escaped, self._mark).split(self._mark)
-        places, length = [], 0
-        for part in parts[:-1]:
-            length += len(part)
-            places.append(length)
-        return "".join(parts), places
+        if self._secret not in prompt:
+            return Unmarked(prompt, [], [])
+        # `(?:…)`: a template may write JSON in ASCII only.
+        edge = r"(?:\ufdd0|\\ufdd0)"
+        pieces = re.split(f"{edge}{self._secret}(:[0-9]+)?{edge}", prompt)
+        literals, images, length = [], [], len(pieces[0])
+        for number, text in zip(pieces[1::2], pieces[2::2], strict=True):
+            if number:
+                images.append((length, int(number[1:])))
+            else:
+                literals.append(length)
+            length += len(text)
+        return Unmarked("".join(pieces[::2]), literals, images)

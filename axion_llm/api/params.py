@@ -8,12 +8,13 @@ from typing import TypeVar
 from msgspec import structs
 
 from axion_llm.api import structured
-from axion_llm.api.chat_template import chat_template
+from axion_llm.api.chat_template import Message, chat_template
+from axion_llm.api.images import Gallery, image_urls
 from axion_llm.api.literal import Marks, control_words
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
 from axion_llm.api.tools.render import form_of, render
-from axion_llm.errors import BadRequest
+from axion_llm.errors import BadRequest, ServiceError
 from axion_llm.models.spec import ModelSpec
 from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 
@@ -65,17 +66,30 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
         raise BadRequest(message, param="model")
     template = chat_template(source, info.bos_token, info.eos_token)
     marks = Marks(control_words(tuple(info.control_tokens)))
-    messages = marks.put([m.model_dump(exclude_none=True) for m in request.messages])
+    messages = [m.model_dump(exclude_none=True) for m in request.messages]
+    gallery = _gallery(request, messages, origin, info)
+    marked = marks.put([gallery.marked(m, marks) for m in messages])
     plan = tool_plan(request, source, info)
     tools = marks.put(plan.use.tools) if plan else []
-    prompt, literals = marks.take(render(template, messages, tools, form_of(source, info.control_tokens)))
-    top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    taken = marks.take(render(template, marked, tools, form_of(source, info.control_tokens)))
+    prompt, top_logprobs = taken.prompt, (request.top_logprobs or 0) if request.logprobs else None
     grammar = structured.grammar_of(request.response_format, request.structured_outputs)
     if plan:
         prompt, grammar = prompt + plan.answer_begins, plan.grammar(grammar)
     generates = _generates(request, [prompt], top_logprobs, origin, info, grammar)
-    shown = list(plan.control) if plan else []
-    return [structs.replace(g, literals=literals, shown=shown) for g in generates]
+    images, shown = gallery.placed(taken.images), list(plan.control) if plan else []
+    return [structs.replace(g, literals=taken.literals, images=images, shown=shown) for g in generates]
+
+
+def _gallery(request: ChatRequest, messages: list[Message], origin: Origin, info: Loaded) -> Gallery:
+    urls = list(image_urls(messages))
+    if urls and not info.has_vision:
+        message = f"messages: {origin.spec.name} takes no images"
+        raise BadRequest(message, param=urls[0][1].removesuffix(".image_url.url"))
+    missing = next((param for url, param in urls if url not in request.image_files), None)
+    if missing:
+        raise ServiceError(f"{missing}: the image was not loaded")
+    return Gallery(request.image_files)
 
 
 def chat_tools(request: ChatRequest, origin: Origin, info: Loaded) -> ToolPlan | None:

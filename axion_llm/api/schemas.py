@@ -17,9 +17,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from axion_llm.worker.messages import Speculation
 
@@ -63,21 +64,37 @@ def only(*allowed: Any) -> AfterValidator:
     return _Only(check, allowed)
 
 
-def _join_text_parts(value: Any) -> Any:
-    """An array of text parts as one string; other values go on to the check of the type."""
-    if not isinstance(value, list):
+def _parts(value: Any) -> str | list[dict[str, Any]]:
+    """An array of text parts as one string; with images, as parts."""
+    if isinstance(value, str):
         return value
-    return "\n".join(_part_text(i, part) for i, part in enumerate(value))
+    if not isinstance(value, list):
+        raise PydanticKnownError("string_type")
+    parts = [_part(i, part) for i, part in enumerate(value)]
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
 
 
-def _part_text(i: int, part: Any) -> str:
+def _part(i: int, part: Any) -> dict[str, Any]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise invalid(f"part {i} must be an object with a type")
+    if part["type"] == "image_url":
+        return {"type": "image_url", "image_url": {"url": _image_url(i, part.get("image_url"))}}
     if part["type"] != "text":
-        raise unsupported(f"part {i} has type {part['type'][:40]!r}; this server takes 'text' only")
+        raise unsupported(f"part {i} has type {part['type'][:40]!r}; this server takes 'text' and 'image_url'")
     if not isinstance(part.get("text"), str):
         raise invalid(f"part {i} must have a string as its text")
-    return str(part["text"])
+    return {"type": "text", "text": part["text"]}
+
+
+def _image_url(i: int, value: Any) -> str:
+    url = value.get("url") if isinstance(value, dict) else None
+    if not isinstance(url, str) or not url:
+        raise invalid(f"part {i} must have an object with a url as its image_url")
+    if value.get("detail") not in (None, "auto", "low", "high"):  # these models know one size only
+        raise invalid(f"part {i}: image_url.detail must be auto, low or high")
+    return url
 
 
 def _as_list(value: Any) -> Any:
@@ -134,7 +151,9 @@ Prompts = Annotated[
     list[str | list[int]],
     PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
 ]
-Text = Annotated[str, BeforeValidator(_join_text_parts, json_schema_input_type=str | list[dict[str, Any]])]
+Content = Annotated[
+    str | list[dict[str, Any]], PlainValidator(_parts, json_schema_input_type=str | list[dict[str, Any]])
+]
 
 
 class Strict(BaseModel):
@@ -171,7 +190,7 @@ class Tool(Strict):
 
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | None = None
+    content: Content | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None  # of an earlier turn
     tool_call_id: str | None = None
@@ -184,7 +203,16 @@ class Message(Strict):
             raise PydanticCustomError("missing", "content is required")
         if self.role == "tool" and not self.tool_call_id:
             raise PydanticCustomError("missing", "tool_call_id is required")
+        if self.role != "user" and isinstance(self.content, list):
+            raise invalid("only a user's message may have images")
         return self
+
+    @property
+    def text(self) -> str:
+        """What is said, without the images."""
+        if isinstance(self.content, list):
+            return "\n".join(part["text"] for part in self.content if part["type"] == "text")
+        return self.content or ""
 
 
 class Generation(Strict):
@@ -241,6 +269,13 @@ class ChatRequest(Generation):
     store: Annotated[Any, only(False)] = None
     verbosity: Annotated[Any, only("medium")] = None
     web_search_options: Annotated[Any, only()] = None
+
+    _image_files: dict[str, bytes] = PrivateAttr(default_factory=dict)
+
+    @property
+    def image_files(self) -> dict[str, bytes]:
+        """By URL; whoever takes the request loads them."""
+        return self._image_files
 
     @property
     def max_new_tokens(self) -> int | None:

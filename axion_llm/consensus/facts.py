@@ -47,4 +47,4 @@ def has_images(request: ConsensusRequest) -> bool:
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    return next((str(m.content or "") for m in reversed(messages) if m.role == "user"), "")
+    return next((m.text for m in reversed(messages) if m.role == "user"), "")

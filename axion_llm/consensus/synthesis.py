@@ -199,7 +199,7 @@ def _letter(index: int) -> str:
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    return next((str(m.content or "") for m in reversed(messages) if m.role == "user"), "")
+    return next((m.text for m in reversed(messages) if m.role == "user"), "")
 
 
 def with_last_user_text(messages: Sequence[Message], content: str) -> list[Message]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,26 @@ def _load_llama_cpp(library: native.NativeLibrary) -> Any:
     return llama_cpp
 
 
+def load_mtmd() -> Any:
+    """llama.cpp's library for images; most workers need none. Its log goes where llama.cpp's does."""
+    from llama_cpp import mtmd_cpp
+
+    for set_log in (mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
+        set_log(_keep_alive[0], ctypes.c_void_p(0))
+    return mtmd_cpp
+
+
 library = native.load()
 lib = _load_llama_cpp(library)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A run of tokens as a projector sees an image: [num_tokens, n_embd]. `ids`: theirs, below zero, one by one."""
+
+    embeddings: npt.NDArray[np.float32]
+    ids: list[int]
+    is_causal: bool
 
 
 class Batch:
@@ -76,15 +95,17 @@ class Batch:
         base = self.seq_ids.ctypes.data
         self._seq_id_pointers = np.arange(base, base + 4 * capacity, 4, dtype=np.uint64)
         self.struct = lib.llama_batch(
-            token=self._pointer(self.tokens, ctypes.c_int32),
-            pos=self._pointer(self.positions, ctypes.c_int32),
-            n_seq_id=self._pointer(self._num_seq_ids, ctypes.c_int32),
+            token=self.pointer(self.tokens, ctypes.c_int32),
+            pos=self.pointer(self.positions, ctypes.c_int32),
+            n_seq_id=self.pointer(self._num_seq_ids, ctypes.c_int32),
             seq_id=ctypes.cast(self._seq_id_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=self._pointer(self.outputs, ctypes.c_int8),
+            logits=self.pointer(self.outputs, ctypes.c_int8),
         )
+        self.struct_of_embeddings = type(self.struct).from_buffer_copy(self.struct)
+        self.struct_of_embeddings.token = None
 
     @staticmethod
-    def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
+    def pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
         return ctypes.cast(array.ctypes.data, ctypes.POINTER(ctype))
 
     def clear(self) -> None:
@@ -291,6 +312,20 @@ class LlamaModel:
         if status != 0:
             raise EngineError(f"llama_decode failed with status {status} on a batch of {batch.size} tokens")
         return True
+
+    def decode_picture(self, batch: Batch, picture: Picture) -> bool:
+        """As `decode`, with what the tokens look like in place of their ids, and seeing each other if they should."""
+        batch.struct_of_embeddings.n_tokens = batch.size
+        batch.struct_of_embeddings.embd = Batch.pointer(picture.embeddings, ctypes.c_float)
+        if not picture.is_causal:
+            lib.llama_set_causal_attn(self.ctx, False)
+        try:
+            status = lib.llama_decode(self.ctx, batch.struct_of_embeddings)
+        finally:
+            lib.llama_set_causal_attn(self.ctx, True)
+        if status not in (0, 1):
+            raise EngineError(f"llama_decode failed with status {status} on a picture of {batch.size} tokens")
+        return bool(status == 0)
 
     def logits(self, num_outputs: int) -> Logits:
         """[num_outputs, n_vocab] of the last decode, in batch order. A view: read it before the next decode."""

@@ -20,7 +20,8 @@ from axion_llm.engine.queue_limit import QueueLimit
 from axion_llm.engine.sampler import token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
 from axion_llm.engine.sequence import Sequence, Status
-from axion_llm.engine.vocabulary import Vocabulary
+from axion_llm.engine.vision import Vision
+from axion_llm.engine.vocabulary import Prompt, Vocabulary
 from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError
 from axion_llm.worker.messages import (
     Accepted,
@@ -51,7 +52,8 @@ class Engine:
         self.max_request_tokens = min(model.n_ctx, model.n_ctx_train)
         self.queue = QueueLimit(self.scheduler, load.max_waiting, load.max_waiting_tokens or 8 * model.n_ctx)
         self.embedder = Embedder(model)
-        self.vocabulary = Vocabulary(model)
+        self.vision = Vision(model, load.mmproj) if load.mmproj else None
+        self.vocabulary = Vocabulary(model, self.vision)
         self.grammars = Grammars(model)
         self._masks = Masks(model.n_vocab)
         self._speculation = load.speculation
@@ -108,9 +110,11 @@ class Engine:
                 param="prompt",
             )
         max_total = limit if wanted is None else len(tokens) + wanted
-        drafter = self._drafter(request, tokens, constraint)
-        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter)
-        self._outputs[request.request_id] = Output.of(request, tokens, constraint, self.model)
+        text = [t for t in tokens if t >= 0] if request.images else tokens  # a picture's ids are no words
+        pictures = tokens.pictures if isinstance(tokens, Prompt) else []
+        drafter = self._drafter(request, text, constraint)
+        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter, pictures)
+        self._outputs[request.request_id] = Output.of(request, text, constraint, self.model)
         self._sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
         return Accepted(request.request_id, len(tokens))
@@ -149,12 +153,15 @@ class Engine:
     def _run(self, step: Step) -> list[Event]:
         """Compute the step: what it gives, or, when it cannot be computed, how the sequences concerned end."""
         self._fill_batch(step)
+        picture = step.slices[0].sequence.picture_at(step.slices[0].start) if step.slices else None
         num_reuses = self.model.num_graph_reuses()
         started = time.perf_counter()
         self._want_masks(step)
         try:
             with self._masks.beside():
-                fits = self.model.decode(self._batch)
+                fits = (
+                    self.model.decode_picture(self._batch, picture.seen) if picture else self.model.decode(self._batch)
+                )
         except EngineError as e:
             return [self._fail(s.sequence, e) for s in step.slices]
         seconds = time.perf_counter() - started

@@ -85,6 +85,7 @@ class Scheduler:
         self._max_running = max_running
         self._steps_per_decision = steps_per_decision
         self._steps_left = 0  # until the next decision
+        self._was_picture = False  # in the step before
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []  # in order of admission
 
@@ -180,6 +181,9 @@ class Scheduler:
 
     def _start(self, sequence: Sequence, seq_id: int) -> None:
         shareable = [] if sequence.wants_prompt_logprobs else sequence.tokens
+        count, _ = self.cache.match(shareable)
+        if cut := sequence.picture_at(count):  # half a picture in the cache is of no use
+            shareable = shareable[: cut.start + 1]
         sequence.held, count = self.cache.lend(shareable, seq_id)
         if sequence.first_scheduled is None:
             sequence.num_cached = min(count, sequence.num_prompt)
@@ -243,6 +247,10 @@ class Scheduler:
     def _plan(self, now: float) -> Step:
         decoding = [s for s in self.running if s.is_decoding]
         free = self._cells_free - len(decoding)
+        picture = self._picture(free, now) if not (self._was_picture and decoding) else None
+        self._was_picture = picture is not None
+        if picture:
+            return Step([picture], 0)
         if len(self.running) == 1:
             free = self.n_batch  # alone it may find out for itself that the cache is too small
         decodes = self._decodes(decoding, free)
@@ -261,14 +269,29 @@ class Scheduler:
             slices.append(Slice(s, s.num_computed, 1, draft))
         return slices
 
+    def _picture(self, free: int, now: float) -> Slice | None:
+        """The picture that is next, if the prompt that goes first is at one: a step of its own.
+
+        Its tokens see each other, so it cannot be cut, and streams wait for it, though never for two in a row.
+        """
+        prefilling = [s for s in self.running if s.num_computed < s.num_prompt]
+        first = min(prefilling, key=lambda s: self._rank(s, now), default=None)
+        found = first.picture_at(first.num_computed) if first else None
+        if first is None or found is None:
+            return None
+        fits = found.end - found.start <= free or len(self.running) == 1
+        return Slice(first, found.start, found.end - found.start) if fits else None
+
     def _chunks(self, budget: int, free: int, now: float) -> list[Slice]:
         """Prompt chunks within the budget: the shortest remaining first, with ageing."""
         slices: list[Slice] = []
         prefilling = [s for s in self.running if not s.is_decoding]
         for s in sorted(prefilling, key=lambda s: self._rank(s, now)):
             most = LOGPROBS_CHUNK if s.wants_prompt_logprobs else budget
-            count = min(s.num_to_compute, most, budget, free)
+            count = min(s.text_until(s.num_computed) - s.num_computed, most, budget, free)
             if count <= 0:
+                if s.picture_at(s.num_computed):
+                    continue
                 break
             slices.append(Slice(s, s.num_computed, count))
             budget -= count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from axion_llm.engine.drafting import Drafter
 from axion_llm.engine.prefix_cache import Node
@@ -16,6 +17,15 @@ class Status(Enum):
     ENDED = "ended"
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A picture's place among the tokens, where it has ids below zero. Computed in one step or not at all."""
+
+    start: int
+    end: int
+    seen: Any  # the engine's
+
+
 @dataclass(eq=False)
 class Sequence:
     """Pure bookkeeping: the scheduler moves status, seq_id, held and num_computed, the engine appends tokens."""
@@ -25,6 +35,7 @@ class Sequence:
     max_total: int  # tokens it may grow to, prompt and output together
     arrival: float  # seconds, monotonic
     drafter: Drafter | None = None
+    pictures: list[Placed] = field(default_factory=list)  # in order
     num_prompt: int = field(init=False)
     num_computed: int = 0  # of `tokens`, how many are in the KV cache
     num_cached: int = 0  # of the prompt, how many were there already when it was first admitted
@@ -41,6 +52,14 @@ class Sequence:
     @property
     def request_id(self) -> str:
         return self.request.request_id
+
+    def picture_at(self, position: int) -> Placed | None:
+        """The picture that has this position, if one has."""
+        return next((p for p in self.pictures if p.start <= position < p.end), None)
+
+    def text_until(self, position: int) -> int:
+        """Where the text that goes on at this position ends: at the next picture, or with the tokens."""
+        return min((p.start for p in self.pictures if p.start >= position), default=len(self.tokens))
 
     @property
     def wants_prompt_logprobs(self) -> bool:

@@ -8,15 +8,24 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from axion_llm.engine.binding import LlamaModel
+from axion_llm.engine.sequence import Placed
+from axion_llm.engine.vision import Part, Vision
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Detokenize, Detokenized, Generate, Tokenize, Tokenized
 
 Span = tuple[int, int]
 
 
+class Prompt(list[int]):
+    """A prompt's tokens, and the pictures among them, which have ids below zero."""
+
+    pictures: list[Placed]
+
+
 class Vocabulary:
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: LlamaModel, vision: Vision | None = None) -> None:
         self._model = model
+        self._vision = vision
         self.control_texts = model.control_texts
 
     @cached_property
@@ -35,9 +44,37 @@ class Vocabulary:
         # A chat template that writes the BOS itself must not get a second one.
         bos = model.piece_text(model.bos)
         add_special = request.add_special and not (bos and prompt.startswith(bos))
-        if request.literals and request.parse_special:
-            return self._tokens_with_literals(prompt, request.literals, add_special)
-        return model.tokenize(prompt, add_special, request.parse_special)
+        if request.images:
+            return self._tokens_with_images(prompt, request, add_special)
+        return self._text_tokens(prompt, request, request.literals, add_special)
+
+    def _text_tokens(self, text: str, request: Generate, literals: list[int], add_special: bool) -> list[int]:
+        if literals and request.parse_special:
+            return self._tokens_with_literals(text, literals, add_special)
+        return self._model.tokenize(text, add_special, request.parse_special)
+
+    def _tokens_with_images(self, text: str, request: Generate, add_special: bool) -> Prompt:
+        """Takes the time that encoding takes, for images that have not been seen lately."""
+        if self._vision is None:
+            raise BadRequest("messages: this model takes no images", param="messages")
+        prompt, at = Prompt(), 0
+        prompt.pictures = []
+        for image in request.images:
+            literals = [place - at for place in request.literals if at < place < image.at]
+            prompt += self._text_tokens(text[at : image.at], request, literals, add_special and at == 0)
+            self._add_image(prompt, self._vision.parts(image.data))
+            at = image.at
+        literals = [place - at for place in request.literals if place > at]
+        prompt += self._text_tokens(text[at:], request, literals, False)
+        return prompt
+
+    def _add_image(self, prompt: Prompt, parts: list[Part]) -> None:
+        for part in parts:
+            if isinstance(part, list):
+                prompt += part
+                continue
+            prompt.pictures.append(Placed(len(prompt), len(prompt) + len(part.ids), part))
+            prompt += part.ids
 
     def _tokens_with_literals(self, prompt: str, literals: list[int], add_special: bool) -> list[int]:
         """As llama.cpp, which cuts a text at its control tokens and then tokenises what is between them."""

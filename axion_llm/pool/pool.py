@@ -231,7 +231,7 @@ class Pool:
         num_threads = self._cores.num_threads(name)
         worker, seconds = await self._loader.start(
             slot.spec,
-            candidate.path,
+            candidate,
             num_threads,
             is_wanted=slot.num_leases > 0,
             on_crash=lambda: self._crashed(slot),

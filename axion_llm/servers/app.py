@@ -26,6 +26,7 @@ from axion_llm.servers.body import parse_body
 from axion_llm.servers.consensus_answer import ConsensusAnswer
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
+from axion_llm.servers.images import load_images
 from axion_llm.servers.middleware import RequestScope, answer_with_problem, record_of
 from axion_llm.servers.page import add_page
 from axion_llm.servers.profile import Kind, Profile
@@ -102,6 +103,7 @@ class Endpoints:
         body = await parse_body(request, schema, self._service.settings.max_body_bytes)
         is_streamed = self._is_streamed(body.stream)
         params.check(body, is_streamed=is_streamed)
+        await load_images(body, self._service.settings)
         if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
             record = record_of(request.scope)
             return ConsensusAnswer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)

@@ -22,6 +22,7 @@ from axion_llm.errors import BadRequest, RequestError, ResponseNotFound
 from axion_llm.servers.access import Record
 from axion_llm.servers.answer import Answer
 from axion_llm.servers.body import parse_body
+from axion_llm.servers.images import load_images
 from axion_llm.servers.middleware import record_of
 from axion_llm.servers.response_store import ResponseStore
 from axion_llm.servers.service import Service
@@ -53,9 +54,10 @@ class ResponseAnswer(Answer):
         self._events = ResponseEvents(ResponseBuilder(request, is_stored=store is not None))
         super().__init__(service, record, Head.new("resp", request.model), 1, is_streamed=is_streamed)
 
-    def check(self) -> None:
+    async def check(self) -> None:
         try:
             params.check(self._chat, is_streamed=self._is_streamed)
+            await load_images(self._chat, self._service.settings)
         except RequestError as error:
             raise _renamed(error) from None
 
@@ -108,7 +110,7 @@ class ResponseEndpoints:
         history = await self._history(body.previous_response_id, record.key or "")
         store = self._store_for(body)
         answer = ResponseAnswer(body, history, self._service, record, store=store, is_streamed=is_streamed)
-        answer.check()
+        await answer.check()
         return answer
 
     def _store_for(self, body: ResponsesRequest) -> ResponseStore | None:

@@ -1,11 +1,13 @@
 """What a request goes through before the engine takes it: its prompt becomes tokens, its grammar is compiled.
 
 A short prompt is done at once. A long one is tokenised beside the steps, in order; grammars have a lane of their own,
-so that a slow one holds up nobody else.
+so that a slow one holds up nobody else, and so have images, which take seconds to be encoded.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from axion_llm.worker.messages import Accepted, Generate
 INLINE_TOKENIZE_CHARS = 8192  # below this tokenising costs about a millisecond at most: no thread for it
 GRAMMAR_SECONDS = 10.0  # to compile; the first one of a model also waits for the vocabulary
 GRAMMAR_THREADS = 2
+IMAGE_NICENESS = 10
 
 Prepared = tuple[list[int], Constraint | None]
 
@@ -36,17 +39,21 @@ class Intake:
         self._engine = engine
         self._tokenizing: list[_Waiting] = []
         self._compiling: list[_Waiting] = []
+        self._seeing: list[_Waiting] = []
         self._tokenizers = ThreadPoolExecutor(1)
+        self._encoders = ThreadPoolExecutor(1, initializer=give_way)
         self._compilers = ThreadPoolExecutor(GRAMMAR_THREADS)
 
     @property
     def waiting(self) -> list[Generate]:
-        return [w.request for w in [*self._tokenizing, *self._compiling]]
+        return [w.request for w in [*self._tokenizing, *self._compiling, *self._seeing]]
 
     def take(self, request: Generate) -> Accepted | None:
         """Accepted at once, or later by `accepted`. Raises a RequestError."""
         self._engine.queue.check(request, self.waiting)
-        if request.grammar and not self._engine.grammars.is_known(request.grammar):
+        if request.images:
+            self._seeing.append(_Waiting(request, self._encoders.submit(self._prepare, request)))
+        elif request.grammar and not self._engine.grammars.is_known(request.grammar):
             self._compiling.append(_Waiting(request, self._compilers.submit(self._prepare, request)))
         elif len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
             # Behind one that is still being tokenised too: requests keep their order.
@@ -59,16 +66,19 @@ class Intake:
         """Requests that are ready, and a call that hands each to the engine: None when it was cancelled."""
         while self._tokenizing and self._tokenizing[0].prepared.done():
             yield self._ready(self._tokenizing.pop(0))
+        for waiting in [w for w in self._seeing if w.prepared.done()]:
+            self._seeing.remove(waiting)
+            yield self._ready(waiting)
         for waiting in [w for w in self._compiling if w.prepared.done() or _is_late(w)]:
             self._compiling.remove(waiting)
             yield self._ready(waiting)
 
     def cancel(self, request_id: str) -> None:
-        for waiting in [*self._tokenizing, *self._compiling]:
+        for waiting in [*self._tokenizing, *self._compiling, *self._seeing]:
             waiting.is_cancelled |= waiting.request.request_id == request_id
 
     def close(self) -> None:
-        for threads in (self._tokenizers, self._compilers):
+        for threads in (self._tokenizers, self._compilers, self._encoders):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, request: Generate) -> Prepared:
@@ -83,6 +93,11 @@ class Intake:
             return self._engine.add(waiting.request, *waiting.prepared.result())
 
         return waiting.request, hand_over
+
+
+def give_way() -> None:
+    """This thread, and those that it starts to compute with, get what the others leave of the cores."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IMAGE_NICENESS)
 
 
 def _is_late(waiting: _Waiting) -> bool:

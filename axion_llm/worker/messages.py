@@ -17,6 +17,7 @@ import msgspec
 
 KvType = Literal["q8_0", "f16", "f32", "q4_0", "q4_1", "q5_0", "q5_1", "bf16"]
 Speculation = Literal["off", "ngram"]
+EMBEDDING_TOKENS = 2048
 FinishReason = Literal["stop", "length", "cancelled"]
 GrammarKind = Literal["json_schema", "regex", "grammar"]
 
@@ -40,13 +41,14 @@ class Load(Message, frozen=True):
     flash_attention: bool = True
     num_threads: int = 0  # 0: all that this process may use
     chat_template: str | None = None  # overrides the model's own
+    mmproj: str | None = None  # path of the projector, for images
     step_seconds: float = 0.06  # what a step may take while anything decodes
     steps_per_decision: int = 2  # decode steps between two looks at what waits
     speculation: Speculation = "off"  # for requests that do not say
     max_waiting: int = 256  # requests; beyond them new ones are refused
     max_waiting_tokens: int = 0  # of their prompts; 0: eight times the KV cache
     warm_up: bool = True  # run the usual shapes once; not when a request waits, which will do that
-    embedding_ctx: int = 2048  # tokens of an input that is embedded, and of the cache for that
+    embedding_ctx: int = EMBEDDING_TOKENS  # tokens of an input that is embedded, and of the cache for that
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -73,6 +75,13 @@ class Grammar(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_optional: bool = False  # one that does not compile is left out
 
 
+class Image(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A picture in a prompt."""
+
+    at: int  # of the prompt's characters, the one that it stands before
+    data: bytes  # a PNG, JPEG, WebP or GIF file
+
+
 class Generate(Message, frozen=True):
     """Continue a prompt in one sequence. `request_id` is the parent's and unique while the request lives."""
 
@@ -89,6 +98,7 @@ class Generate(Message, frozen=True):
     interactive: bool = False
     top_logprobs: int | None = None  # None: no logprobs; 0: only the chosen token's
     ignore_eos: bool = False
+    images: list[Image] = []  # in the order of their places
     echo: bool = False  # the prompt comes as the first Piece, with logprobs of its own if there are any
     speculation: Speculation | None = None  # None: as the model's default
     grammar: Grammar | None = None
@@ -161,6 +171,7 @@ class Loaded(Message, frozen=True):
     bos_token: str
     eos_token: str
     load_seconds: float
+    has_vision: bool = False
     control_tokens: list[str] = []  # their texts
     n_embd: int = 0  # of an embedding
     n_embedding_tokens: int = 0  # of one input; 0: the model gives no embeddings

@@ -240,6 +240,7 @@ class Worker:
                 compute_bytes=model.compute_bytes,
                 base_bytes=base_bytes,
                 load_seconds=time.monotonic() - started,
+                has_vision=self._engine.vision is not None,
                 control_tokens=self._engine.vocabulary.control_texts,
                 n_embedding_tokens=self._engine.embedder.max_tokens,
                 **facts,

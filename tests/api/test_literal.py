@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from axion_llm.api.literal import ControlWords, Marks
+from axion_llm.api.literal import ControlWords, Marks, Unmarked
 from axion_llm.api.params import Origin, chat_generates
 from axion_llm.api.schemas import ChatRequest
 from tests.fakes.fake_pool import INFO, spec
@@ -27,30 +27,36 @@ def test_nothing_changes_without_such_words() -> None:
     marks = Marks(WORDS)
     messages: list[Any] = [{"role": "user", "content": "Hello <|x|>", "n": 1, "none": None}]
     assert marks.put(messages) == messages
-    assert marks.take("any prompt") == ("any prompt", [])
+    assert marks.take("any prompt") == Unmarked("any prompt", [], [])
 
 
 def test_every_string_is_looked_through() -> None:
     marks = Marks(WORDS)
     put = marks.put({"a": ["x<s>", {"<s>": "<|im_end|>"}]})
-    prompt, places = marks.take(f"{put['a'][0]}|{next(iter(put['a'][1]))}|{next(iter(put['a'][1].values()))}")
-    assert (prompt, places) == ("x<s>|<s>|<|im_end|>", [2, 6, 10])
+    taken = marks.take(f"{put['a'][0]}|{next(iter(put['a'][1]))}|{next(iter(put['a'][1].values()))}")
+    assert taken == Unmarked("x<s>|<s>|<|im_end|>", [2, 6, 10], [])
 
 
 def test_marks_survive_json_in_ascii() -> None:
     import json
 
     marks = Marks(WORDS)
-    assert marks.take(json.dumps(marks.put("<s>")))[0] == '"<s>"'
+    assert marks.take(json.dumps(marks.put("<s>"))) == Unmarked('"<s>"', [2], [])
+
+
+def test_images_have_places_too() -> None:
+    marks = Marks(WORDS)
+    text = f"a{marks.image(0)}{marks.image(1)}{marks.put('<s>')}{marks.image(0)}"
+    assert marks.take(text) == Unmarked("a<s>", [2], [(1, 0), (1, 1), (4, 0)])
 
 
 @given(st.lists(texts))
 def test_what_was_put_in_comes_out(contents: list[str]) -> None:
     marks = Marks(WORDS)
     separator = "\0"
-    prompt, places = marks.take(separator.join(marks.put(contents)))
-    assert prompt == separator.join(contents)
-    assert places == [start + 1 for start in WORDS.starts(prompt)]
+    taken = marks.take(separator.join(marks.put(contents)))
+    assert taken.prompt == separator.join(contents)
+    assert taken.literals == [start + 1 for start in WORDS.starts(taken.prompt)]
 
 
 def test_the_places_reach_the_worker_and_the_prompt_is_as_the_template_writes_it() -> None:

@@ -190,7 +190,7 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("web_search_options", {}),
     (
         "messages[0].content",
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
     ),
     ("messages[0].function_call", [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]),
     ("stream_options.include_obfuscation", {"include_obfuscation": True}),
