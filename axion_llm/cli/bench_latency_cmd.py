@@ -1,4 +1,4 @@
-"""`axion-llm bench latency` and `bench compare`: how long answers take, and what a change made of it."""
+"""`axion-llm bench latency`, `compare` and `report`: how long answers take, what a change did, all on one page."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.table import Table
 from axion_llm import __version__
 from axion_llm.bench import latency as bench
 from axion_llm.bench.client import BenchError
+from axion_llm.bench.report import page
 from axion_llm.bench.servers import Settings, ours, running, stock
 from axion_llm.cli.bench_cmd import find_model
 from axion_llm.errors import ServiceError
@@ -132,6 +133,24 @@ def compare(before: Path, after: Path, before_side: str | None, after_side: str 
         style = "green" if c.is_better else "red"
         table.add_row(c.what, f"{c.before:.3f} {c.unit}", f"{c.after:.3f} {c.unit}", f"[{style}]{c.percent:+.1f}%[/]")
     Console(width=None if Console().is_terminal else 120).print(table)
+
+
+@click.command("report")
+@click.argument("files", nargs=-1, required=True, type=file_argument)
+@click.option("--title", default="What was measured", show_default=True)
+def report(files: tuple[Path, ...], title: str) -> None:
+    """Write one Markdown page from the JSON results of any benchmarks.
+
+    \b
+    axion-llm bench kernels --quick --json > kernels.json
+    axion-llm bench serve --vs .build/stock/bin/llama-server --json > serve.json
+    axion-llm bench latency --vs .build/stock/bin/llama-server --json > latency.json
+    axion-llm bench report kernels.json serve.json latency.json > report.md
+    """
+    try:
+        click.echo(page(files, title, machine()), nl=False)
+    except BenchError as error:
+        raise ServiceError(str(error)) from None
 
 
 def print_results(results: list[bench.Result]) -> None:

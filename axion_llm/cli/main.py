@@ -10,7 +10,7 @@ from axion_llm import __version__
 from axion_llm.cli import bench_consensus_cmd, bench_pool_cmd
 from axion_llm.cli.admin_cmd import load, pin, unload, unpin
 from axion_llm.cli.bench_cmd import bench
-from axion_llm.cli.bench_latency_cmd import compare, latency
+from axion_llm.cli.bench_latency_cmd import compare, latency, report
 from axion_llm.cli.chat_cmd import chat
 from axion_llm.cli.completion_cmd import COMPLETE_VAR, PROG_NAME, completion
 from axion_llm.cli.config_cmd import config
@@ -51,7 +51,7 @@ _TALK = (run, chat, consensus)
 _INSTALLATION = (models, pull, rm, keys, config, completion, doctor, bench)
 for command in (*_SERVICE, *_TALK, *_INSTALLATION):
     cli.add_command(command)
-for measurement in (bench_pool_cmd.pool, bench_consensus_cmd.consensus, latency, compare):
+for measurement in (bench_pool_cmd.pool, bench_consensus_cmd.consensus, latency, compare, report):
     bench.add_command(measurement)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -100,13 +101,31 @@ def connect(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.BadParameter(f"{url!r} is no address such as http://127.0.0.1:8082", param_hint="--url")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=CONNECT_SECONDS)
+    host, port = parts.hostname, parts.port
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=_trust())
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
     try:
         connection.connect()
+    except ssl.SSLCertVerificationError as error:
+        raise ServiceError(
+            f"{url}: its certificate is not trusted: {error.verify_message}. Ask by the name in it, and "
+            "if it is your own, name it as for serve: AXION_TLS_CERT=FILE"
+        ) from None
     except OSError as error:
         raise NotRunning(f"{url}: {error}") from None
     return connection
+
+
+def _trust() -> ssl.SSLContext:
+    """What this machine trusts, and the certificate of the service that is set up here."""
+    context = ssl.create_default_context()
+    own = Settings.load().tls_cert
+    if own is not None and own.is_file():
+        context.load_verify_locations(own)
+    return context
 
 
 def local_urls(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from axion_llm.cli.main import cli
 from axion_llm.errors import ServiceError
 from tests.servers.conftest import LiveServer
 from tests.servers.test_guard import SECRETS, running, write_keys
+from tests.servers.test_tls import make as make_certificate
 
 NOWHERE = {"AXION_STANDARD_PORT": "1", "AXION_STREAMING_PORT": "2", "AXION_CONSENSUS_PORT": "3"}
 
@@ -123,3 +125,13 @@ def test_a_service_with_keys_wants_an_admin_key(tmp_path: Path) -> None:
         with pytest.raises(ServiceError, match="scope admin"):
             _invoke("ps", "--url", url, "--key", SECRETS["use"])
         assert json.loads(_invoke("ps", "--json", "--url", url, AXION_KEY=SECRETS["admin"]).output)["state"] == "ready"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_over_tls_ones_own_certificate_is_named_as_for_serve(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "own")
+    with running(tls_cert=cert, tls_key=key) as service:
+        url = service.urls["standard"]
+        assert "fake" in _invoke("ps", "--url", url, AXION_TLS_CERT=str(cert), AXION_TLS_KEY=str(key)).output
+        with pytest.raises(ServiceError, match="certificate is not trusted: self-signed"):
+            _invoke("ps", "--url", url)
