@@ -63,6 +63,8 @@ class ResponseAnswer(Answer):
 
     def prepare(self, info: Loaded) -> list[Generate]:
         try:
+            plan = params.chat_tools(self._chat, self.origin(), info)
+            self._events = ResponseEvents(self._events.builder, plan.parser() if plan else None)
             return params.chat_generates(self._chat, self.origin(), info)
         except RequestError as error:
             raise _renamed(error) from None

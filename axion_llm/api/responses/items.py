@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from axion_llm.api.errors import problem_for
-from axion_llm.api.responses.schema import ResponsesRequest
+from axion_llm.api.responses.schema import AllowedTools, ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.errors import BadRequest
 
@@ -19,6 +19,7 @@ _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "f
 # Where a field of chat has another name here; an error must name what the client has sent.
 _NAMES = {
     "messages": "input",
+    "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
@@ -70,7 +71,7 @@ def renamed_param(param: str | None) -> str | None:
     for chat, ours in _NAMES.items():
         if param is not None and (param == chat or param.startswith((f"{chat}.", f"{chat}["))):
             return ours if ours == "input" else ours + param[len(chat) :]
-    return param
+    return param.replace(".function", "") if param and param.startswith("tools[") else param
 
 
 def messages(instructions: str | None, items: Sequence[Json]) -> list[Json]:
@@ -119,4 +120,7 @@ def _tool(tool: Json) -> Json:
 def _tool_choice(choice: Any) -> str | Json | None:
     if choice is None or isinstance(choice, str):
         return choice
+    if isinstance(choice, AllowedTools):
+        tools = [{"type": "function", "function": {"name": tool.name}} for tool in choice.tools]
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": tools}}
     return {"type": "function", "function": {"name": choice.name}}

@@ -160,9 +160,24 @@ class NamedTool(Strict):
     name: str
 
 
+class AllowedTools(Strict):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
+
+
+def _choice(value: Any) -> str:
+    if isinstance(value, str):
+        return "~text"
+    given = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "~allowed" if given == "allowed_tools" else "~named"
+
+
 ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("~text")] | Annotated[NamedTool, Tag("~list")],
-    Discriminator(_form),
+    Annotated[Literal["none", "auto", "required"], Tag("~text")]
+    | Annotated[AllowedTools, Tag("~allowed")]
+    | Annotated[NamedTool, Tag("~named")],
+    Discriminator(_choice),
 ]
 Include = Literal[
     "message.output_text.logprobs",
