@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from axion_llm.errors import BadRequest
@@ -16,6 +17,7 @@ from axion_llm.worker.messages import Grammar
 
 MAX_SOURCE_CHARS = 128 * 1024
 MAX_DEPTH = 64
+MAX_MULTIPLE = 50_000
 ANY_OBJECT = {"type": "object"}
 # Spaces as json.dumps sets them: models know the style, nothing is left to choose, and no one can loop on white space.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -92,6 +94,8 @@ def _of_structured(value: dict[str, Any]) -> Grammar:
     if not isinstance(content, str) or not content:
         raise BadRequest(f"{param}: must be a string that is not empty", param=param)
     _check_size(content, param)
+    if "multipleOf" in content:
+        raise BadRequest(f"{param}: multipleOf is for structured_outputs.json, where its cost is known", param=param)
     return Grammar("regex" if kind == "regex" else "grammar", content, param=param)
 
 
@@ -132,11 +136,22 @@ def check_schema(schema: Any, param: str) -> dict[str, Any]:
     for path, part in subschemas(schema, param):
         for key in part.keys() & REFUSED:
             raise BadRequest(f"{path}: the keyword {key!r} cannot be enforced by this server", param=param)
+        if not _is_affordable(part.get("multipleOf")):
+            message = f"{path}.multipleOf: must have no more than {MAX_MULTIPLE:,} as its digits"
+            raise BadRequest(message, param=param)
         known = part.get("format")
         if known is not None and known not in FORMATS:
             message = f"{path}.format: must be one of {', '.join(sorted(FORMATS))}"
             raise BadRequest(message, param=param)
     return schema
+
+
+def _is_affordable(multiple: Any) -> bool:
+    """Compiling takes time that grows with the square of the number's digits, taken as a whole number."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int | float):
+        return True  # the compiler says what is wrong
+    digits = "".join(map(str, Decimal(str(multiple)).normalize().as_tuple().digits))
+    return abs(multiple) < 1e15 and int(digits) <= MAX_MULTIPLE and abs(multiple) <= MAX_MULTIPLE
 
 
 def subschemas(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

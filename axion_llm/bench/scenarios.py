@@ -1,5 +1,7 @@
 """What users feel beside throughput, against both servers in turn: a long prompt among streams, the second turn of a
-chat, guesses at repeated text, graphs used again. Each scenario gives rows of one figure per side.
+chat, guesses at repeated text, graphs used again, a stream that follows a schema.
+
+Each scenario gives rows of one figure per side.
 """
 
 from __future__ import annotations
@@ -154,6 +156,39 @@ async def graphs(url: str, rng: random.Random, streams: int, prompt_words: int, 
     return reuses / steps, seconds / steps * 1e3
 
 
+# ---- one stream follows a schema
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "city": {"type": "string", "maxLength": 30},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "moods": {"type": "array", "items": {"enum": ["glad", "glum", "calm"]}, "maxItems": 3},
+    },
+    "required": ["name", "city", "age", "moods"],
+    "additionalProperties": False,
+}
+PEOPLE = {"type": "array", "items": PERSON, "minItems": 400}
+
+
+async def beside(url: str, rng: random.Random, more: dict[str, Any] | None) -> float:
+    """Output tokens per second of seven plain streams, from their first tokens on, beside one more request."""
+    bodies = [request(f"{rng.random():.6f} Tell a story of {words(rng, 20)}", 120) for _ in range(7)]
+    other = [request(f"{rng.random():.6f} Invent people of {words(rng, 20)}", 2000, **more)] if more is not None else []
+    traces = [Trace(0.0) for _ in [*bodies, *other]]
+    tasks = [asyncio.create_task(stream_chat(url, b, t)) for b, t in zip([*bodies, *other], traces, strict=True)]
+    try:
+        await all_streaming(tasks, traces)
+        plain = await asyncio.gather(*tasks[:7])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    start, end = max(t.sent + t.ttft for t in traces), max(t.sent + t.end for t in plain)
+    return sum(sum(t.sent + p > start for p in t.pieces) for t in plain) / (end - start)
+
+
 # ---- all of them
 
 
@@ -198,13 +233,29 @@ async def measure_graphs(url: str, rng: random.Random) -> dict[tuple[str, str, s
     }
 
 
+async def measure_grammar(url: str, rng: random.Random) -> dict[tuple[str, str, str], float]:
+    schema = {"type": "json_schema", "json_schema": {"name": "people", "schema": PEOPLE}}
+    alone, plain, bound = [
+        await beside(url, rng, more) for more in (None, {}, {"response_format": schema, "ignore_eos": False})
+    ]
+    masks, seconds = await read(url, "axion_masks", "axion_mask_seconds")
+    return {
+        ("7 plain streams", "tok/s", "higher"): alone,
+        ("beside an eighth plain one", "tok/s", "higher"): plain,
+        ("beside one with a schema", "tok/s", "higher"): bound,
+        ("with a schema / plain", "x", "higher"): bound / plain,
+        ("a mask", "us", "lower"): seconds / masks * 1e6,
+    }
+
+
 SCENARIOS: dict[str, Measure] = {
     "stall": measure_stall,
     "turns": measure_turns,
     "speculation": measure_speculation,
     "graphs": measure_graphs,
+    "grammar": measure_grammar,
 }
-ONLY_OURS = {"speculation", "graphs"}  # the peer has no switch and no counters for these
+ONLY_OURS = {"speculation", "graphs", "grammar"}  # the peer has no switch and no counters for these
 
 
 async def compare(

@@ -72,6 +72,7 @@ def serve(
     turns        a chat of 2,000 tokens: time to first token of its first and its second turn
     speculation  a text to be repeated: speed with and without guesses from the prompt
     graphs       share of decode steps that use llama.cpp's graph again, up to 8192 tokens
+    grammar      seven plain streams, beside a plain one and beside one that follows a JSON schema
 
     \b
     scripts/build --stock       builds the peer, .build/stock/bin/llama-server
