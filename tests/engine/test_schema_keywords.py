@@ -99,7 +99,7 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("exclusiveMinimum", {"type": "integer", "exclusiveMinimum": 3, "maximum": 9}, [4], [3, 2]),
     ("exclusiveMaximum", {"type": "integer", "minimum": 0, "exclusiveMaximum": 9}, [8], [9, 10]),
     ("multipleOf", {"type": "integer", "multipleOf": 7, "minimum": 0, "maximum": 100}, [0, 7, 98], [1, 99]),
-    ("multipleOf", {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 9}, [0.25, 1.5], [0.3, 0.125]),
+    ("multipleOf", {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 9}, [0.25, 8.75], [0.3, 0.125]),
     ("format", {"type": "string", "format": "date"}, ["2024-02-29"], ["2024-13-01", "today"]),
     ("format", {"type": "string", "format": "date-time"}, ["2024-02-29T10:11:12Z"], ["2024-02-29", ""]),
     ("format", {"type": "string", "format": "time"}, ["10:11:12Z"], ["25:00:00Z", "x"]),
