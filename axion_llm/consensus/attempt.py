@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from axion_llm.api.tools.plan import ToolPlan
 from axion_llm.consensus.ballot import Ballot
 from axion_llm.errors import AxionError
 
@@ -33,6 +34,7 @@ class Attempt:
     cached_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str | None = None
+    tools: ToolPlan | None = None  # how the expert calls tools, when it is asked and the request has some
 
     @property
     def text(self) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from axion_llm.api.params import Origin, chat_generates
+from axion_llm.api.params import Origin, chat_generates, chat_tools
 from axion_llm.consensus import deadlines, extract, strategies, vote
 from axion_llm.consensus.arrangement import Arrangement
 from axion_llm.consensus.attempt import Attempt
@@ -185,6 +185,9 @@ class _Run:
         if self._has_own_limit:
             changes["max_tokens"] = MAX_EXPERT_TOKENS
         origin = Origin(f"{self._task.id}-{attempts[0].index}", self._specs[expert], self._task.is_interactive)
+        tools = chat_tools(self._task.request, origin, info)
+        for attempt in attempts:
+            attempt.tools = tools
         found = chat_generates(self._task.request.model_copy(update=changes), origin, info)
         found = [_fitted(request, info) for request in found] if self._has_own_limit else found
         if self._relayed:  # the expert before died in the middle of a sentence: go on from there

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from axion_llm.api.collect import Choice, Head, chat_object
+from axion_llm.api.collect import Choice, Head, chat_object, plain_message
 from axion_llm.api.errors import problem_for
 from axion_llm.api.sse import DONE, KEEP_ALIVE, json_line
 from axion_llm.api.stream import Chunks
+from axion_llm.api.tools.chunks import delta_object, read_message, reason
+from axion_llm.api.tools.parser import Delta, ToolParser
 from axion_llm.consensus import happenings as h
 from axion_llm.consensus.options import ConsensusRequest
 from axion_llm.consensus.orchestrator import Orchestrator, Task
@@ -48,6 +52,7 @@ class ConsensusAnswer(Response):
         self._task = Task(self._head.id, request, service.profile.is_interactive)
         self._orchestrator, self._service, self._record = orchestrator, service, record
         self._is_streamed = is_streamed
+        self._parser: ToolParser | None = None  # of the expert that may call tools
         self._queue: asyncio.Queue[h.Happening | Exception] = asyncio.Queue()
         record.model = request.model
         self._plan: Plan = orchestrator.plan(self._task)  # its errors are plain HTTP statuses
@@ -99,6 +104,8 @@ class ConsensusAnswer(Response):
         return item
 
     def _note(self, item: h.Happening) -> None:
+        if isinstance(item, h.Started) and item.attempt.tools:
+            self._parser = self._parser or item.attempt.tools.parser()  # there is one expert only: see route.py
         if isinstance(item, h.Done):
             record, used = self._record, item.usage
             record.tokens_in, record.tokens_out = used["prompt_tokens"], used["completion_tokens"]
@@ -115,7 +122,8 @@ class ConsensusAnswer(Response):
                 choice.texts.append(item.text)
             elif isinstance(item, h.Done):
                 choice.finished = _finished(item)
-                whole = chat_object(self._head, [choice], n=1, with_logprobs=False)
+                read = partial(read_message, parser=self._parser) if self._parser else plain_message
+                whole = chat_object(self._head, [choice], n=1, with_logprobs=False, read=read)
                 return msgspec.json.encode({**whole, "usage": item.usage, "consensus": item.consensus})
 
     # ---- a stream
@@ -152,8 +160,12 @@ class ConsensusAnswer(Response):
         return found
 
     def _encode(self, chunks: ConsensusChunks, item: h.Happening) -> bytes:
+        parser = self._parser
         if isinstance(item, h.Text):
-            return chunks.encode([(0, Piece("", item.text, 1))])
+            return chunks.said(parser.feed(item.text)) if parser else chunks.encode([(0, Piece("", item.text, 1))])
+        if isinstance(item, h.Done) and parser:
+            rest = chunks.said(parser.finish())
+            return rest + chunks.finish(replace(item, finish_reason=reason(_finished(item), parser)))
         if isinstance(item, h.Done):
             return chunks.finish(item)
         wanted = self._task.options.events
@@ -170,6 +182,11 @@ class ConsensusChunks(Chunks):
         super().__init__(head, 1, choices_per_prompt=1, with_usage=with_usage, with_logprobs=False)
         self._done: h.Done | None = None
 
+    def said(self, deltas: Iterable[Delta]) -> bytes:
+        """Words and calls of an answer that may call tools."""
+        end = b',"logprobs":null,"finish_reason":null}]' + self._end
+        return b"".join(self._choice(0) + b'"delta":' + json_line(delta_object(d)) + end for d in deltas)
+
     def progress(self, event: dict[str, Any]) -> bytes:
         choice = self._choice(0) + b'"delta":{},"logprobs":null,"finish_reason":null}]'
         return choice + self._with_consensus(event)
@@ -177,9 +194,9 @@ class ConsensusChunks(Chunks):
     def finish(self, done: h.Done) -> bytes:
         self._done = done
         self._num_running = 0
-        reason = b'"delta":{},"logprobs":null,"finish_reason":"%s"}]' % done.finish_reason.encode()
+        ending = b'"delta":{},"logprobs":null,"finish_reason":"%s"}]' % done.finish_reason.encode()
         end = self._end if self._with_usage else self._with_consensus(done.consensus)
-        return self._choice(0) + reason + end
+        return self._choice(0) + ending + end
 
     def closing(self) -> bytes:
         if self._done is None or not self._with_usage:
@@ -194,5 +211,5 @@ class ConsensusChunks(Chunks):
 
 def _finished(done: h.Done) -> Finished:
     used = done.usage
-    reason: Any = done.finish_reason
-    return Finished("", reason, "", used["prompt_tokens"], used["completion_tokens"], 0)
+    how: Any = done.finish_reason
+    return Finished("", how, "", used["prompt_tokens"], used["completion_tokens"], 0)

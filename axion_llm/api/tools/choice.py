@@ -98,7 +98,8 @@ def tool_use(tools: Sequence[ToolSpec] | None, choice: Any, *, is_parallel: bool
         if mode == "required":
             raise BadRequest("tool_choice: needs tools to choose from", param="tool_choice")
         return None
-    use = ToolUse(tools, mode, allowed, is_parallel is not False)
+    is_named = isinstance(choice, dict) and choice.get("type") == "function"  # just that call, and once
+    use = ToolUse(tools, mode, allowed, is_parallel is not False and not is_named)
     for i, tool in enumerate(tools):
         if tool["function"].get("parameters") and (use.is_forced or tool["function"].get("strict")):
             structured.check_schema(tool["function"]["parameters"], f"tools[{i}].function.parameters")
