@@ -28,7 +28,7 @@ EXPERTS = [f"m{i}" for i in range(NUM_EXPERTS)]
 SCENARIOS = ("arrangement", "early", "synthesis")
 TRIES = 6  # runs in which the service finds its arrangement, see consensus/arrangement.py
 ARRANGEMENTS = {"serial": 1, "halves": 2, "parallel": 3, "chosen": None}
-ARRANGEMENT_TOKENS, ANSWER_TOKENS = 48, 128
+ARRANGEMENT_TOKENS, ANSWER_TOKENS = 48, 96
 NUM_ITEMS, NUM_SAMPLES, AGREEING_PART = 25, 9, 0.8
 
 Say = Callable[[str], None]
@@ -163,21 +163,25 @@ def _extracted(run: Run) -> str | None:
 
 
 async def synthesis(url: str, num_rounds: int, say: Say) -> list[Row]:
+    """One expert after another, and all at once, where they end together and little can be read ahead."""
     rng = random.Random(9)
-    seen: dict[str, list[float]] = {"read ahead": [], "not": []}
+    seen: dict[tuple[str, str], list[float]] = {}
+    limits: dict[str, Any] = {"max_tokens": ANSWER_TOKENS, "ignore_eos": True}
     for i in range(num_rounds):
-        for side, is_on in (("read ahead", True), ("not", False)):
-            options = {"experts": EXPERTS, "pre_evaluate": is_on}
-            prompt = prompt_of(rng)
-            limits: dict[str, Any] = {"max_tokens": ANSWER_TOKENS, "ignore_eos": True}
-            run = await ask(url, prompt, "synthesize", options, is_whole=False, **limits)
-            if run.first_text is None or run.judge is None:
-                raise BenchError("no synthesis was written")
-            seen[side].append(run.first_text - max(run.ended))
+        for name, concurrency in (("serial", 1), ("parallel", NUM_EXPERTS)):
+            for side, is_on in (("read ahead", True), ("not", False)):
+                options = {"experts": EXPERTS, "pre_evaluate": is_on, "concurrency": concurrency}
+                run = await ask(url, prompt_of(rng), "synthesize", options, is_whole=False, **limits)
+                if run.first_text is None or run.judge is None:
+                    raise BenchError("no synthesis was written")
+                seen.setdefault((name, side), []).append(run.first_text - max(run.ended))
         say(f"synthesis: round {i + 1} of {num_rounds}")
-    medians = {side: statistics.median(values) for side, values in seen.items()}
-    rows = [Row("synthesis", "last end to first token", side, t, "s", "lower") for side, t in medians.items()]
-    return [*rows, Row("synthesis", "ratio", "read ahead", medians["read ahead"] / medians["not"], "", "lower")]
+    medians = {key: statistics.median(values) for key, values in seen.items()}
+    rows = [Row("synthesis", f"last end to first token, {n}", side, t, "s") for (n, side), t in medians.items()]
+    for name in ("serial", "parallel"):
+        ratio = medians[name, "read ahead"] / medians[name, "not"]
+        rows.append(Row("synthesis", f"ratio, {name}", "read ahead / not", ratio, ""))
+    return rows
 
 
 async def measure(model: Path, chosen: list[str], num_rounds: int, say: Say) -> list[Row]:

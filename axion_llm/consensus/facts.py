@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axion_llm.api.schemas import Message
+from axion_llm.api.tools.plan import requested
 from axion_llm.consensus.ballot import Question
 from axion_llm.consensus.domain import domain_of
 from axion_llm.consensus.language import code_of, language_of
@@ -33,17 +34,13 @@ def facts_of(request: ConsensusRequest) -> Facts:
     code = code_of(text)
     wants_json = (request.response_format or {}).get("type", "text") != "text"
     return Facts(
-        has_images=has_images(request),
-        has_tools=bool(request.tools) and request.tool_choice != "none",
+        has_images=any(isinstance(m.content, list) for m in request.messages),
+        has_tools=requested(request) is not None,
         language=language_of(text),
         code=code,
         domain="code" if code else domain_of(text),
         question=question_of(text, wants_json=wants_json, code=code),
     )
-
-
-def has_images(request: ConsensusRequest) -> bool:
-    return False
 
 
 def last_user_text(messages: Sequence[Message]) -> str:

@@ -30,6 +30,7 @@ from axion_llm.consensus.meter import Meter
 from axion_llm.consensus.options import ConsensusRequest, Options, check, strategy_of
 from axion_llm.consensus.plan import Plan
 from axion_llm.consensus.pool_embedder import PoolEmbedder
+from axion_llm.consensus.prompt import continued
 from axion_llm.consensus.report import Outcome, consensus_object, usage_object
 from axion_llm.consensus.route import Ask, make_plan
 from axion_llm.consensus.synthesis import Synthesis
@@ -157,8 +158,8 @@ class _Run:
                 yield told
 
     def _tell(self, happening: Started | Wrote | Ended) -> list[Happening]:
+        self._synthesis.note(happening.attempt, self._attempts)
         if isinstance(happening, Ended):
-            self._synthesis.note(happening.attempt)
             return [Ended(happening.attempt, self._shares())]
         if isinstance(happening, Wrote) and self._plan.is_relayed:
             return [happening, *self._relay(happening.text)]
@@ -190,9 +191,8 @@ class _Run:
             attempt.tools = tools
         found = chat_generates(self._task.request.model_copy(update=changes), origin, info)
         found = [_fitted(request, info) for request in found] if self._has_own_limit else found
-        if self._relayed:  # the expert before died in the middle of a sentence: go on from there
-            found = [msgspec.structs.replace(r, prompt=f"{r.prompt}{self._relayed}") for r in found]
-        return found
+        # Where the expert before died in the middle of a sentence, this one goes on from there.
+        return [continued(request, self._relayed, info) for request in found]
 
     def _note_arrangement(self) -> None:
         """Only of a run that was not cut short: how long all took for how many tokens."""

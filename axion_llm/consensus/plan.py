@@ -63,6 +63,7 @@ class Plan:
     question: Question = field(default_factory=Question)
     aggregators: tuple[str, ...] = ()
     temperature: float | None = None  # instead of the request's or the model's
+    is_single_handed: bool = False  # tool calls, images: nothing to compare, the first expert does it all
     reason: str = ""
     signals: Mapping[str, Any] = field(default_factory=dict)
 

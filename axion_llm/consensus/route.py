@@ -61,6 +61,7 @@ def make_plan(ask: Ask, experts: Sequence[Expert], weights: Weights) -> Plan:
         question=ask.facts.question,
         aggregators=_aggregators(ask.options, team, experts),
         temperature=temperature,
+        is_single_handed=ask.facts.has_images or ask.facts.has_tools,
         reason=f"{because}; {why}",
         signals=ask.facts.signals(),
     )

@@ -21,11 +21,13 @@ import msgspec
 from axion_llm.api.params import Origin, chat_generates
 from axion_llm.api.schemas import Message
 from axion_llm.consensus.attempt import Attempt
+from axion_llm.consensus.facts import last_user_text
 from axion_llm.consensus.happenings import Aggregating, Text
 from axion_llm.consensus.plan import Plan
+from axion_llm.consensus.prompt import continued, cut_at
 from axion_llm.errors import AxionError, DeadlineExceeded, ServiceError
 from axion_llm.models.spec import ModelSpec
-from axion_llm.pool.interface import ModelPool
+from axion_llm.pool.interface import ModelPool, RunningModel
 from axion_llm.worker.messages import Accepted, Finished, Generate, Loaded, Piece
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ INSTRUCTION = (
 )
 CLOSING = "Write the best answer to the request now. Do not mention the assistants or their answers."
 CUT = "<axion:cut>"  # where a prompt that is still growing ends: templates may trim, but not before this
+PARTIAL_CHARS = 160  # of the last answer, while it is written: a stretch that is worth a call
 SHORTEST_ANSWER_CHARS = 4000  # an answer is never cut below this
 CHARS_PER_TOKEN = 3  # on the careful side of what models need for English
 
@@ -53,6 +56,8 @@ class Synthesis:
         self._random = random.Random(task.request.seed if task.request.seed is not None else task.id)
         self._order: list[Attempt] = []  # as far as it is settled
         self._waiting: list[Attempt] = []
+        self._last: Attempt | None = None  # the only one still at work, when there is one
+        self._num_read = 0  # characters of it
         self._reading: asyncio.Task[None] | None = None
         self._num_calls = 0
         self._text = ""
@@ -67,30 +72,48 @@ class Synthesis:
 
     # ---- reading ahead
 
-    def note(self, attempt: Attempt) -> None:
-        """An attempt has ended; read its answer now if there may be a synthesis."""
-        if self._plan.method != "synthesize" or not attempt.is_ok:
+    def note(self, attempt: Attempt, attempts: Sequence[Attempt]) -> None:
+        """Something is new of an attempt: read it now if there may be a synthesis."""
+        if self._plan.method != "synthesize" or not self._task.options.pre_evaluate:
             return
-        self._waiting.append(attempt)
-        if self._task.options.pre_evaluate and (self._reading is None or self._reading.done()):
+        if attempt.is_ok and attempt not in self._order and attempt not in self._waiting:
+            self._waiting.append(attempt)
+        live = [a for a in attempts if a.is_live]
+        self._last = live[0] if len(live) == 1 and (self._order or self._waiting) else None
+        if (self._waiting or self._has_partial) and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read_ahead())
+
+    @property
+    def _has_partial(self) -> bool:
+        return self._last is not None and len(self._last.text) - self._num_read >= PARTIAL_CHARS
 
     async def _read_ahead(self) -> None:
         """Never a reason to fail: what is not read ahead is read later."""
         model = self._plan.aggregators[0]
         try:
             async with self._pool.lease(model) as running:
-                while self._waiting:
-                    self._settle_order(self._waiting)
-                    self._waiting = []
-                    request = self._generate(model, running.info, is_whole=False)
-                    async with aclosing(running.generate(request)) as events:
-                        async for _ in events:
-                            pass
+                while self._waiting or self._has_partial:
+                    await self._read(running, self._next_stretch(model, running.info))
         except AxionError as exc:
             _log.info("id=%s: %s does not read ahead: %s", self._task.id, model, exc.message)
         except Exception:
             _log.exception("id=%s: %s does not read ahead", self._task.id, model)
+
+    def _next_stretch(self, model: str, info: Loaded) -> Generate:
+        """The answers that are there; then, as the last one is bound to stand last, what it has written so far."""
+        if self._waiting:
+            self._settle_order(self._waiting)
+            self._waiting = []
+            return self._generate(model, info, tail=CUT)
+        assert self._last is not None
+        self._num_read = len(self._last.text)
+        written = self._last.text.lstrip().rpartition(" ")[0]  # to the end of a word, for tokens begin with a space
+        return self._generate(model, info, tail=f"{_label(len(self._order))}{written}{CUT}")
+
+    async def _read(self, running: RunningModel, request: Generate) -> None:
+        async with aclosing(running.generate(request)) as events:
+            async for _ in events:
+                pass
 
     def _settle_order(self, attempts: Sequence[Attempt]) -> None:
         new = [a for a in attempts if a not in self._order]
@@ -129,7 +152,7 @@ class Synthesis:
         """Goes on after what an aggregator before it has shown."""
         async with contextlib.AsyncExitStack() as stack:
             running = await self._within(stack.enter_async_context(self._pool.lease(model)), self._left(), model)
-            request = self._generate(model, running.info, is_whole=True)
+            request = self._generate(model, running.info, tail=CLOSING)
             events = await stack.enter_async_context(aclosing(running.generate(request)))
             first = min(self._left(), self._plan.limits.first_token.get(model, self._left()))
             num_shown = 0
@@ -171,35 +194,32 @@ class Synthesis:
 
     # ---- the prompt
 
-    def _generate(self, model: str, info: Loaded, *, is_whole: bool) -> Generate:
+    def _generate(self, model: str, info: Loaded, *, tail: str) -> Generate:
         self._num_calls += 1
-        content = self._content(info) + (CLOSING if is_whole else CUT)
+        is_whole = tail == CLOSING
+        content = self._content(info) + tail
         messages = with_last_user_text(self._task.request.messages, content)
         changes: dict[str, object] = {"model": model, "n": 1, "messages": messages}
         if not is_whole:
-            changes["response_format"] = None
+            changes |= {"response_format": None, "structured_outputs": None}
         origin = Origin(f"{self._task.id}-s{self._num_calls}", self._specs[model], self._task.is_interactive)
         [request] = chat_generates(self._task.request.model_copy(update=changes), origin, info)
         if is_whole:
-            return msgspec.structs.replace(request, prompt=f"{request.prompt}{self._text}")
-        prompt = str(request.prompt).partition(CUT)[0]
-        return msgspec.structs.replace(request, prompt=prompt, max_tokens=1, stop=[], ignore_eos=True)
+            return continued(request, self._text, info)
+        cut = cut_at(request, CUT)
+        return msgspec.structs.replace(cut, max_tokens=1, stop=[], ignore_eos=True)
 
     def _content(self, info: Loaded) -> str:
         """Without its end: a longer list of answers goes on where a shorter one stops."""
         question = last_user_text(self._task.request.messages)
         room = (info.n_ctx * CHARS_PER_TOKEN - len(question)) // max(1, len(self._plan.slots))
         limit = max(SHORTEST_ANSWER_CHARS, room)
-        answers = [f"Answer {_letter(i)}:\n{a.text.strip()[:limit]}\n\n" for i, a in enumerate(self._order)]
+        answers = [f"{_label(i)}{a.text.strip()[:limit]}\n\n" for i, a in enumerate(self._order)]
         return f"{INSTRUCTION}\n\nRequest:\n{question}\n\n{''.join(answers)}"
 
 
-def _letter(index: int) -> str:
-    return chr(ord("A") + index) if index < 26 else str(index + 1)
-
-
-def last_user_text(messages: Sequence[Message]) -> str:
-    return next((m.text for m in reversed(messages) if m.role == "user"), "")
+def _label(index: int) -> str:
+    return f"Answer {chr(ord('A') + index) if index < 26 else index + 1}:\n"
 
 
 def with_last_user_text(messages: Sequence[Message], content: str) -> list[Message]:

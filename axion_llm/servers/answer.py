@@ -163,7 +163,7 @@ class ChatAnswer(Answer):
         read = (lambda choice: read_message(choice, plan.parser())) if plan else plain_message
         return chat_object(self.head, choices, n=self.n, with_logprobs=self._with_logprobs, read=read)
 
-    def chunks(self) -> Chunks:
+    def chunks(self) -> Stream:
         options: dict[str, Any] = {
             "choices_per_prompt": self.n,
             "with_usage": wants_usage(self._request),

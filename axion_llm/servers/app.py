@@ -23,7 +23,6 @@ from axion_llm.pool.interface import ModelPool, ModelStatus
 from axion_llm.servers import admin, consensus, health, metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.body import parse_body
-from axion_llm.servers.consensus_answer import ConsensusAnswer
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.images import load_images
@@ -106,7 +105,7 @@ class Endpoints:
         await load_images(body, self._service.settings)
         if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
             record = record_of(request.scope)
-            return ConsensusAnswer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
+            return consensus.answer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
         return ChatAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
 
     async def complete(self, request: Request) -> Response:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from axion_llm.api.collect import Head
 from axion_llm.consensus import language
 from axion_llm.consensus.experts import Roster
 from axion_llm.consensus.meter import Meter
-from axion_llm.consensus.orchestrator import Orchestrator
+from axion_llm.consensus.options import ConsensusRequest
+from axion_llm.consensus.orchestrator import Orchestrator, Task
 from axion_llm.consensus.weights_file import WeightsFile
+from axion_llm.servers.access import Record
+from axion_llm.servers.answer import Answer
+from axion_llm.servers.consensus_answer import ConsensusAnswer
+from axion_llm.servers.consensus_routed import RoutedAnswer
 from axion_llm.servers.profile import Profile
 from axion_llm.servers.service import Service
 
@@ -33,3 +39,15 @@ def orchestrator(service: Service) -> Orchestrator:
     language.load_in_background()
     roster = Roster(WeightsFile(service.settings.consensus_weights_file))
     return Orchestrator(service.pool, roster, meter=Meter(service.telemetry.registry))
+
+
+def answer(
+    request: ConsensusRequest, own: Orchestrator, service: Service, record: Record, *, is_streamed: bool
+) -> ConsensusAnswer | Answer:
+    """Planned before anything is sent, so that its errors are plain HTTP statuses."""
+    head = Head.new("chatcmpl", request.model)
+    task = Task(head.id, request, service.profile.is_interactive)
+    plan = own.plan(task)
+    if plan.is_single_handed:
+        return RoutedAnswer(request, plan, service, record, is_streamed=is_streamed)
+    return ConsensusAnswer(head, task, plan, own, service, record, is_streamed=is_streamed)

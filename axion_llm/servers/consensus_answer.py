@@ -20,7 +20,6 @@ from axion_llm.api.stream import Chunks
 from axion_llm.api.tools.chunks import delta_object, read_message, reason
 from axion_llm.api.tools.parser import Delta, ToolParser
 from axion_llm.consensus import happenings as h
-from axion_llm.consensus.options import ConsensusRequest
 from axion_llm.consensus.orchestrator import Orchestrator, Task
 from axion_llm.consensus.plan import Plan
 from axion_llm.consensus.report import event_object
@@ -40,7 +39,9 @@ class ConsensusAnswer(Response):
 
     def __init__(
         self,
-        request: ConsensusRequest,
+        head: Head,
+        task: Task,
+        plan: Plan,
         orchestrator: Orchestrator,
         service: Service,
         record: Record,
@@ -48,14 +49,12 @@ class ConsensusAnswer(Response):
         is_streamed: bool,
     ) -> None:
         super().__init__()
-        self._head = Head.new("chatcmpl", request.model)
-        self._task = Task(self._head.id, request, service.profile.is_interactive)
+        self._head, self._task, self._plan = head, task, plan
         self._orchestrator, self._service, self._record = orchestrator, service, record
         self._is_streamed = is_streamed
         self._parser: ToolParser | None = None  # of the expert that may call tools
         self._queue: asyncio.Queue[h.Happening | Exception] = asyncio.Queue()
-        record.model = request.model
-        self._plan: Plan = orchestrator.plan(self._task)  # its errors are plain HTTP statuses
+        record.model = head.model
 
     def fail(self, error: BaseException) -> None:
         """From outside: the service stops."""

@@ -189,3 +189,13 @@ def test_a_client_that_leaves_frees_everything(url: str, pool: FakePool, stream:
     with raw_post(url, BODY | {"model": "consensus/vote", "stream": stream}):
         eventually(lambda: pool.num_running > 0)
     eventually(lambda: pool.num_running == pool.num_leases == 0)
+
+
+IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_images_need_an_expert_that_sees(http: httpx.Client) -> None:
+    content = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+    response = http.post(CHAT, json=BODY | {"messages": [{"role": "user", "content": content}]})
+    assert response.status_code == 400
+    assert "takes images" in response.json()["error"]["message"]
