@@ -191,7 +191,8 @@ def test_a_client_that_leaves_frees_everything(url: str, pool: FakePool, stream:
     eventually(lambda: pool.num_running == pool.num_leases == 0)
 
 
-IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMAGE = f"data:image/png;base64,{PIXEL}"
 
 
 def test_images_need_an_expert_that_sees(http: httpx.Client) -> None:
