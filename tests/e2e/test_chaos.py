@@ -33,6 +33,7 @@ MIB = 1 << 20
 TINY = ("phi3", "qwen2", "gemma3", "command-r")
 MODELS = (MODEL, "q8", *TINY)
 NUM_CLIENTS = 24
+MAX_KILLS = 12  # of a storm: a model that crashes five times in ten minutes gets a rest
 PATIENCE_SECONDS = 120.0  # of a client; whoever waits longer has been forgotten
 NUM_HELPERS = (os.cpu_count() or 1) + 4  # threads of the event loop's executor: they start at need and stay
 FLAT_BYTES = 6 * MIB  # that the server may hold more after a second half like the first
@@ -137,7 +138,7 @@ class Chaos:
         return seen
 
     async def _kill(self, rng: random.Random, every: tuple[float, float]) -> None:
-        while True:
+        for _ in range(MAX_KILLS):
             await asyncio.sleep(rng.uniform(*every))
             victims = self.workers()
             if victims:
