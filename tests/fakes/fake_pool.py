@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from axion_llm.errors import ModelInUse, ModelNotFound
+from axion_llm.errors import BadRequest, ModelInUse, ModelNotFound
 from axion_llm.models.spec import ModelSpec, Source
 from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
 from axion_llm.pool.report import Account, MachineMemory, MemoryReport, ProcessMemory, WorkerMemory
@@ -205,6 +205,8 @@ class FakeModel:
         return Tokenized(request.request_id, list(data), [bytes([byte]) for byte in data])
 
     async def detokenize(self, request: Detokenize) -> Detokenized:
+        if max(request.tokens, default=0) > 255:
+            raise BadRequest("tokens: not a token of this model", param="tokens")
         return Detokenized(request.request_id, bytes(request.tokens).decode("utf-8", "replace"))
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
