@@ -138,7 +138,7 @@ def items(rng: random.Random) -> list[tuple[str, float]]:
 async def early(url: str, say: Say) -> list[Row]:
     num_saved, num_all, num_same, num_agreeing = 0, 0, 0, 0
     for number, (question, temperature) in enumerate(items(random.Random(5))):
-        fields: dict[str, Any] = {"temperature": temperature, "seed": number * 100, "max_tokens": 48}
+        fields: dict[str, Any] = {"temperature": temperature, "seed": number * 100, "max_tokens": 24}
         options = {"experts": EXPERTS[:1], "n": NUM_SAMPLES}
         full = await ask(url, question, "self", options | {"early_stop": False}, **fields)
         stopped = await ask(url, question, "self", options, **fields)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,9 +199,10 @@ def evaluate(set_file: Path | None, aggregator: str | None, judge: str | None, a
     """Every strategy against the best single expert, on identical answers of the experts.
 
     Gains and losses are items that only one of the two gets right; p is the exact McNemar test. `self` uses -n samples
-    of the best expert: compare a strategy with it at the same number of calls. Weights come from the other half.
+    of the best expert: compare a strategy with it at the same number of calls. Weights come from the other half. With
+    -n 4 or more: what a plurality of samples makes of the best expert, foretold from half of them, seen on the rest.
     """
-    from axion_llm.consensus.scoring import Compared, compare, mcnemar, wilson
+    from axion_llm.consensus.scoring import Compared, compare, foretell, mcnemar, wilson
 
     items = _items(set_file, options["items"])
     collected, synthesised, wins = _run(_evaluate(items, aggregator, judge, options))
@@ -213,10 +215,18 @@ def evaluate(set_file: Path | None, aggregator: str | None, judge: str | None, a
         calls = len(collected[0].answers) + 1.0
         score = wilson(sum(right), len(right))
         rows.append(Compared("synthesize", score, gained, lost, mcnemar(gained, lost), calls))
+    told = foretell(collected, best) if options["samples"] >= 4 else None
     if as_json:
-        click.echo(json.dumps({"best": best, "rows": [_record(row) for row in rows], "judged": wins}, indent=2))
+        record = {"best": best, "rows": [_record(row) for row in rows], "judged": wins}
+        click.echo(json.dumps(record | {"foretold": told and asdict(told)}, indent=2))
         return
     _print_rows(best, rows)
+    if told is not None:
+        click.echo(
+            f"{told.expert}, plurality of {options['samples'] // 2} samples: foretold from the other half of them "
+            f"{told.foretold:.1%}, seen {told.seen:.1%}, one sample {told.single:.1%}; gained {told.num_gained}, lost "
+            f"{told.num_lost}; {told.num_open} of {len(items)} items are open (accuracy 0.2 to 0.8)"
+        )
     if wins is not None:
         click.echo(f"judged by {judge}: the synthesis wins {wins:.0%} against {best} (ties count half)")
 

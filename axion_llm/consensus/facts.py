@@ -14,6 +14,8 @@ from axion_llm.consensus.language import code_of, language_of
 from axion_llm.consensus.options import ConsensusRequest
 from axion_llm.consensus.question import question_of
 
+SEEN_CHARS = 2000
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -30,7 +32,7 @@ class Facts:
 
 def facts_of(request: ConsensusRequest) -> Facts:
     """Microseconds; language and code are told from the last thing the user said."""
-    text = last_user_text(request.messages)
+    text = ends(last_user_text(request.messages))
     code = code_of(text)
     wants_json = (request.response_format or {}).get("type", "text") != "text"
     return Facts(
@@ -41,6 +43,11 @@ def facts_of(request: ConsensusRequest) -> Facts:
         domain="code" if code else domain_of(text),
         question=question_of(text, wants_json=wants_json, code=code),
     )
+
+
+def ends(text: str) -> str:
+    """A long text's beginning and end: there people say what they want, and no prompt may hold the event loop up."""
+    return text if len(text) <= 2 * SEEN_CHARS else f"{text[:SEEN_CHARS]}\n{text[-SEEN_CHARS:]}"
 
 
 def last_user_text(messages: Sequence[Message]) -> str:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from axion_llm.consensus.ballot import Question
@@ -22,15 +23,22 @@ class Item:
     answer: str  # as a good answer might put it; compared by what it comes down to
     domain: str
 
-    @property
+    @cached_property
     def question(self) -> Question:
         return question_of(self.prompt, wants_json=False, code=code_of(self.prompt))
 
     def is_right(self, text: str) -> bool:
         """Does the text come down to the known answer? A text that comes down to nothing does not."""
-        question = self.question
-        gold, found = ballot(question, self.answer), ballot(question, text)
-        return gold is not None and found is not None and gold.key == found.key
+        found = self.key_of(text)
+        return found is not None and found == self.key
+
+    @cached_property
+    def key(self) -> str | None:
+        return self.key_of(self.answer)
+
+    def key_of(self, text: str) -> str | None:
+        found = ballot(self.question, text)
+        return found.key if found else None
 
 
 def item_of(prompt: str, answer: str, domain: str | None = None) -> Item:

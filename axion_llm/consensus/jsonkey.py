@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from itertools import islice
 from typing import Any
+
+MAX_STARTS = 16  # places where a value might begin that are tried
 
 _FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.S | re.I)
 
@@ -18,7 +21,7 @@ def json_key(text: str) -> str | None:
         except (ValueError, RecursionError):
             continue
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"[{\[]", text):
+    for match in islice(re.finditer(r"[{\[]", text), MAX_STARTS):
         try:
             value, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):

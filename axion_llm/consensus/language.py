@@ -117,14 +117,14 @@ _NAMES: dict[str, str] = {
 }
 _LOOKS: dict[str, list[str]] = {
     "python": [
-        r"^\s*def \w+\(.*\).*:\s*$",
-        r"^\s*(?:import \w+(?: as \w+)?|from [\w.]+ import .+)\s*$",
+        r"^[ \t]*def \w+\(.*\).*:[ \t]*$",
+        r"^[ \t]*(?:import \w+(?: as \w+)?|from [\w.]+ import .+)[ \t]*$",
         r"\bprint\(",
-        r"^\s*(?:for .+ in .+|if .+|while .+|with .+|elif .+|else|try|except.*|class \w+(?:\(.*\))?):\s*$",
+        r"^[ \t]*(?:for .+ in .+|if .+|while .+|with .+|elif .+|else|try|except.*|class \w+(?:\(.*\))?):[ \t]*$",
         r"Traceback \(most recent call last\)",
         r"\bself\.",
         r"\b(?:NoneType|ModuleNotFoundError|IndentationError)\b",
-        r"\[.+ for .+ in .+\]",
+        r"\[.{1,60} for .{1,60} in .{1,60}\]",
         r"\b__\w+__\b",
     ],
     "javascript": [
@@ -187,7 +187,7 @@ _LOOKS: dict[str, list[str]] = {
     "csharp": [r"\bConsole\.Write", r"\busing System\b", r"\bnamespace \w+"],
     "bash": [r"^#!/bin/(?:ba)?sh", r"^\$ \w+", r"\bsudo \w+", r"\|\s*grep\b"],
     "php": [r"<\?php", r"\$\w+ = "],
-    "ruby": [r"\bputs\b", r"^\s*end\s*$", r"\.each do \|"],
+    "ruby": [r"\bputs\b", r"^[ \t]*end[ \t]*$", r"\.each do \|"],
     "html": [r"</?(?:div|html|body|span|p)\b"],
 }
 # ASCII, so that a name ends where a Chinese or Japanese character follows.

@@ -7,6 +7,7 @@ Strategies are compared on identical expert answers, item by item: a difference 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,47 @@ def mcnemar(num_gained: int, num_lost: int) -> float:
     """Two-sided exact p of so uneven a split, if gains and losses were equally likely."""
     n, fewer = num_gained + num_lost, min(num_gained, num_lost)
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n) if n else 1.0
+
+
+# ---- self-consistency, foretold
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What a plurality of samples makes of one expert: foretold from one half of its samples, seen on the other."""
+
+    expert: str
+    single: float  # accuracy of one sample, second half
+    foretold: float
+    seen: float
+    num_gained: int  # items where the plurality is right and the half's first sample is not
+    num_lost: int
+    num_open: int  # items whose accuracy lies between 0.2 and 0.8: on the others a vote changes nothing
+
+
+NUM_DRAWS = 200
+
+
+def foretell(collected: Sequence[Collected], expert: str) -> Foretold:
+    """Needs four samples or more of each item; half of them vote."""
+    draw = random.Random(0)
+    foretold, seen, single, gained, lost, num_open = 0.0, 0, 0.0, 0, 0, 0
+    for one in collected:
+        keys = [one.item.key_of(text) for text in one.answers[expert]]
+        half = len(keys) // 2
+        first, second = keys[:half], keys[half : 2 * half]
+        share = first.count(one.item.key) / half
+        num_open += 0.2 <= share <= 0.8
+        foretold += sum(_plurality(draw.choices(first, k=half)) == one.item.key for _ in range(NUM_DRAWS)) / NUM_DRAWS
+        is_right, alone = _plurality(second) == one.item.key, second[0] == one.item.key
+        seen, gained, lost = seen + is_right, gained + (is_right and not alone), lost + (alone and not is_right)
+        single += second.count(one.item.key) / half
+    n = len(collected)
+    return Foretold(expert, single / n, foretold / n, seen / n, gained, lost, num_open)
+
+
+def _plurality(keys: Sequence[str | None]) -> str | None:
+    return vote.leader(vote.tally((key, 1) for key in keys if key is not None))
 
 
 # ---- a strategy over answers that are there already

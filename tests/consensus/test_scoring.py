@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from axion_llm.consensus.items import item_of
-from axion_llm.consensus.scoring import Collected, compare, expert_scores, mcnemar, wilson
+from axion_llm.consensus.scoring import Collected, compare, expert_scores, foretell, mcnemar, wilson
 from axion_llm.consensus.vote import majority_accuracy
 from axion_llm.consensus.weights import Score, Weights
 from axion_llm.consensus.weights_file import WeightsFile, read_weights, write_weights
@@ -71,6 +71,18 @@ def test_weights_are_learnt_on_the_other_half_only() -> None:
     items = collected({"a": 0.5, "b": 0.5}, 200)
     _, rows = compare(items)
     assert {row.name: row for row in rows}["vote"].score.accuracy < 0.62
+
+
+def test_what_a_plurality_will_do_is_foretold_from_other_samples() -> None:
+    """Items of which half are easy and half are hard: the plurality gains on the ones and loses on the others."""
+    easy, hard = collected({"a": 0.7}, 300, num_samples=18), collected({"a": 0.3}, 300, num_samples=18)
+    told = foretell([*easy, *hard], "a")
+    expected = (majority_accuracy(0.7, 9) + majority_accuracy(0.3, 9)) / 2
+    assert told.seen == pytest.approx(expected, abs=0.05)
+    assert told.foretold == pytest.approx(told.seen, abs=0.05)
+    assert told.single == pytest.approx(0.5, abs=0.03)
+    assert told.num_gained > 40 and told.num_lost > 40
+    assert told.num_open > 400
 
 
 # ---- the file

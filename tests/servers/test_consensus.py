@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -200,3 +201,19 @@ def test_images_need_an_expert_that_sees(http: httpx.Client) -> None:
     response = http.post(CHAT, json=BODY | {"messages": [{"role": "user", "content": content}]})
     assert response.status_code == 400
     assert "takes images" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_service_that_stops_ends_it_with_an_error(stream: bool) -> None:
+    server = LiveServer(shutdown_grace_seconds=0.3).start()
+    server.pool.script = Script(hang_after=1)
+    with ThreadPoolExecutor() as threads:
+        body = BODY | {"model": "consensus/vote", "stream": stream}
+        answer = threads.submit(httpx.post, server.urls["consensus"] + CHAT, json=body, timeout=10)
+        eventually(lambda: server.pool.num_running > 0)
+        server.ask_to_stop()
+        text = answer.result().text
+    server.join()
+    assert "shutting_down" in text
+    assert server.pool.num_running == server.pool.num_leases == 0
+    assert server.error is None
