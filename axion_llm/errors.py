@@ -32,7 +32,16 @@ client sees, so it never changes its spelling.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+# From a slash at the begin of a word to the last one before a colon, a quote or the end: names may have blanks.
+_FOLDERS = re.compile(r"(?:(?<=[\s'\"(=:,])|^)[/~][^\n:'\"]*/")
+
+
+def public(message: str) -> str:
+    """What a client may know of a fault of ours: its cause in one line; where files lie is for the log."""
+    return _FOLDERS.sub("", message.partition("\n")[0])
 
 
 class AxionError(Exception):
@@ -45,6 +54,11 @@ class AxionError(Exception):
         self.message = message
         self.param = param
 
+    @property
+    def public_message(self) -> str:
+        """What a client may know of it."""
+        return public(self.message)
+
 
 class ConfigError(AxionError):
     code = "config_error"
@@ -56,6 +70,10 @@ class NativeLibraryError(AxionError):
 
 class RequestError(AxionError):
     code = "invalid_request"
+
+    @property
+    def public_message(self) -> str:
+        return self.message  # about what the client has sent
 
 
 class BadRequest(RequestError):

@@ -7,7 +7,6 @@ look: the request id, under which the log has the traceback.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,17 +85,7 @@ _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
 
 def _of_axion_error(exc: errors.RequestError | errors.ServiceError) -> Problem:
     status, kind = next(_BY_CLASS[cls] for cls in type(exc).__mro__ if cls in _BY_CLASS)
-    message = exc.message if isinstance(exc, errors.RequestError) else public(exc.message)
-    return Problem(status, kind, message, exc.code, exc.param, _headers_of(exc))
-
-
-# From a slash at the begin of a word to the last one before a colon, a quote or the end: names may have blanks.
-_FOLDERS = re.compile(r"(?:(?<=[\s'\"(=:,])|^)[/~][^\n:'\"]*/")
-
-
-def public(message: str) -> str:
-    """What a client may know of a fault of ours: its cause in one line; where files lie is for the log."""
-    return _FOLDERS.sub("", message.partition("\n")[0])
+    return Problem(status, kind, exc.public_message, exc.code, exc.param, _headers_of(exc))
 
 
 def _headers_of(exc: errors.AxionError) -> dict[str, str]:

@@ -269,7 +269,7 @@ class _Run:
         errors = [a.error for a in self._attempts if a.error is not None]
         if errors and all(isinstance(e, RequestError) for e in errors):
             return errors[0]  # no expert can do anything with this request, and says why
-        said = "; ".join(dict.fromkeys(e.message for e in errors)) or "none was asked"
+        said = "; ".join(dict.fromkeys(e.public_message for e in errors)) or "none was asked"
         num_ok = sum(a.is_ok for a in self._attempts)
         message = f"{num_ok} of {len(self._attempts)} answers, {self._plan.min_successful} are needed: {said[:1000]}"
         if errors and not num_ok and all(isinstance(e, DeadlineExceeded) for e in errors):

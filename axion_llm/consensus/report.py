@@ -71,7 +71,7 @@ def expert_object(attempt: Attempt, attempts: Sequence[Attempt], *, with_text: b
 
 def failure_object(attempt: Attempt) -> dict[str, Any]:
     assert attempt.error is not None
-    error = {"code": attempt.error.code, "message": attempt.error.message}
+    error = {"code": attempt.error.code, "message": attempt.error.public_message}
     return {"index": attempt.index, "model": attempt.expert, "sample": attempt.sample, "error": error}
 
 

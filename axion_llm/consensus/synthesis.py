@@ -138,7 +138,7 @@ class Synthesis:
                         yield Text(text)
                 return
             except AxionError as exc:
-                self.failures.append((model, exc.message))
+                self.failures.append((model, exc.public_message))
                 _log.info("id=%s: aggregator %s: %s", self._task.id, model, exc.message)
             except Exception:
                 self.failures.append((model, "internal error"))

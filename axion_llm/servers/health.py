@@ -7,7 +7,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from axion_llm.api.errors import public
+from axion_llm.errors import public
 from axion_llm.pool.interface import ModelStatus
 from axion_llm.servers.service import Service
 
