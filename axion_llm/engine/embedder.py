@@ -63,6 +63,7 @@ class Embedder:
         self._pacing = Pacing(model.load.step_seconds * STEP_PART)
         self._jobs: dict[str, _Job] = {}
         self._begun: list[_Input] = []
+        self._rests_until = 0.0  # while streams run: the smallest batch may be more than its share
         self._free_ids = list(range(MAX_SEQUENCES - 1, -1, -1))
         self.max_tokens = self._context.max_tokens if model.pooling != "rank" else 0
 
@@ -111,7 +112,10 @@ class Embedder:
     # ---- the step
 
     def step(self, *, is_alone: bool) -> list[Embedded | Failed]:
-        """One batch; the requests that are complete with it."""
+        """One batch; the requests that are complete with it. Beside streams it has half of the time, no more."""
+        began = time.monotonic()
+        if not is_alone and began < self._rests_until:
+            return []
         slices = self._plan(self._budget(is_alone))
         try:
             self._context.open()
@@ -120,6 +124,8 @@ class Embedder:
                 self._take(s, rows[end - s.count : end])
         except EngineError as error:
             return list(self._fail({s.input.job.request_id for s in slices}, error))
+        now = time.monotonic()
+        self._rests_until = now + (now - began)
         return list(self._complete())
 
     def _budget(self, is_alone: bool) -> int:

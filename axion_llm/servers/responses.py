@@ -18,6 +18,7 @@ from axion_llm.api.responses.items import chat_request, input_items, renamed_par
 from axion_llm.api.responses.output import ResponseBuilder
 from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
+from axion_llm.consensus.options import takes
 from axion_llm.errors import BadRequest, RequestError, ResponseNotFound
 from axion_llm.servers.access import Record
 from axion_llm.servers.answer import Answer
@@ -108,6 +109,8 @@ class ResponseEndpoints:
         is_streamed = default if body.stream is None else body.stream
         if body.stream_options is not None and not is_streamed:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
+        if self._service.profile.kind == "consensus" and takes(body.model):
+            raise BadRequest("model: the experts together answer on /v1/chat/completions only", param="model")
         record = record_of(request.scope)
         history = await self._history(body.previous_response_id, record.key or "")
         store = self._store_for(body)

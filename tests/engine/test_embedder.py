@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,23 @@ def test_streams_go_on_and_say_the_same(engine: Engine) -> None:
     assert num_steps_beside > 3
     assert [type(r) for r in replies] == [Embedded]
     assert replies == [embed(engine, "e", *inputs)]
+
+
+def test_beside_streams_it_rests_as_long_as_it_worked(engine: Engine) -> None:
+    engine.embedder.add("e", engine.embedder.tokenize(Embed("e", [LONG] * 4)))
+    began = time.monotonic()
+    engine.embedder.step(is_alone=False)
+    worked = time.monotonic() - began
+    left = engine.embedder._jobs["e"].num_tokens_left
+    assert engine.embedder.step(is_alone=False) == []
+    assert engine.embedder._jobs["e"].num_tokens_left == left
+    time.sleep(worked * 1.5)
+    engine.embedder.step(is_alone=False)
+    assert engine.embedder._jobs["e"].num_tokens_left < left
+    left = engine.embedder._jobs["e"].num_tokens_left
+    engine.embedder.step(is_alone=True)  # nothing runs that it could hold up
+    assert engine.embedder._jobs["e"].num_tokens_left < left
+    engine.embedder.cancel("e")
 
 
 def test_a_cancelled_one_leaves_nothing(engine: Engine) -> None:
