@@ -26,7 +26,7 @@ class Grammars:
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
         self._tokenizer: LLTokenizer | None = None
-        self._building = Lock()
+        self._building, self._keeping = Lock(), Lock()
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
 
     def is_known(self, grammar: Grammar) -> bool:
@@ -37,11 +37,15 @@ class Grammars:
         with self._building:
             self._tokenizer = self._tokenizer or self._make_tokenizer()
         matcher = self._compiled.get(grammar) or self._compile(grammar, self._tokenizer)
-        self._compiled[grammar] = matcher
-        self._compiled.move_to_end(grammar)
-        while len(self._compiled) > KEPT:
-            self._compiled.popitem(last=False)
+        self._keep(grammar, matcher)
         return Constraint(matcher.deep_copy(), self._tokenizer, grammar.trigger)
+
+    def _keep(self, grammar: Grammar, matcher: LLMatcher) -> None:
+        with self._keeping:
+            self._compiled[grammar] = matcher
+            self._compiled.move_to_end(grammar)
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
 
     def _compile(self, grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
         matcher = LLMatcher(tokenizer, _source(grammar), log_level=0, limits=LIMITS)

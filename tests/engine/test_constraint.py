@@ -9,7 +9,7 @@ import pytest
 from axion_llm.api.structured import JSON_STYLE
 from axion_llm.engine.engine import Engine
 from axion_llm.errors import BadRequest
-from axion_llm.worker.messages import Finished, Generate, Grammar, GrammarKind, Sampling
+from axion_llm.worker.messages import Failed, Finished, Generate, Grammar, GrammarKind, Sampling
 from tests.engine.driver import Seen, note, request
 
 PROMPT = "<|im_start|>user\nDescribe Bob as JSON.<|im_end|>\n<|im_start|>assistant\n"
@@ -168,3 +168,16 @@ def test_a_grammar_is_compiled_once(engine: Engine) -> None:
     assert engine.grammars.is_known(grammar)
     first.matcher.consume_tokens(engine.model.tokenize("xy", add_special=False, parse_special=False))
     assert first.is_complete and not second.is_complete
+
+
+def test_a_grammar_that_grows_without_end_ends_the_request_and_nothing_else(engine: Engine) -> None:
+    """Every further letter has more derivations than the one before."""
+    hard = Grammar("grammar", 'start: s\ns: s s | s s s | "a" | "a" "a"')
+    seen = run(engine, request("hard", PROMPT, 2000, grammar=hard), request("plain", PROMPT, 20))
+    assert isinstance(seen["plain"].end, Finished)
+    end = seen["hard"].end
+    assert set(seen["hard"].text) <= {"a"}
+    if isinstance(end, Failed):
+        assert end.code == "invalid_value" and "cannot be followed" in end.message
+    else:
+        assert end and end.reason in ("stop", "length")

@@ -1,0 +1,114 @@
+"""Prompts and grammars are prepared beside the steps, and none holds up another."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from axion_llm.engine.binding import LlamaModel
+from axion_llm.engine.constraint import Constraint
+from axion_llm.engine.engine import Engine
+from axion_llm.errors import BadRequest, Overloaded
+from axion_llm.worker import intake as intake_module
+from axion_llm.worker.intake import Intake
+from axion_llm.worker.messages import Accepted, Generate, Grammar, Load
+from tests.engine.driver import request
+from tests.models_on_disk import smollm2_path
+
+LONG = "word " * 2000
+SLOW = Grammar("regex", "slow")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LlamaModel]:
+    model = LlamaModel(Load("smollm2", str(smollm2_path()), n_ctx=4096, n_seq_max=8), num_threads=1)
+    yield model
+    model.close()
+
+
+class SlowEngine(Engine):
+    """Compiles the regular expression `slow` when it is told to."""
+
+    def __init__(self, model: LlamaModel) -> None:
+        super().__init__(model)
+        self.may_compile = threading.Event()
+
+    def compile(self, request: Generate) -> Constraint | None:
+        if request.grammar == SLOW:
+            self.may_compile.wait(10)
+        return super().compile(request)
+
+
+@pytest.fixture
+def engine(model: LlamaModel) -> Iterator[SlowEngine]:
+    engine = SlowEngine(model)
+    yield engine
+    engine.may_compile.set()
+
+
+def collect(intake: Intake, count: int) -> dict[str, Accepted | Exception | None]:
+    found: dict[str, Accepted | Exception | None] = {}
+    deadline = time.monotonic() + 10
+    while len(found) < count:
+        assert time.monotonic() < deadline
+        for one, hand_over in intake.accepted():
+            try:
+                found[one.request_id] = hand_over()
+            except (BadRequest, Overloaded) as error:
+                found[one.request_id] = error
+        time.sleep(0.002)
+    return found
+
+
+def test_a_short_prompt_is_accepted_at_once(engine: SlowEngine) -> None:
+    accepted = Intake(engine).take(request("a", "Hi"))
+    assert isinstance(accepted, Accepted) and accepted.prompt_tokens > 0
+
+
+def test_a_long_prompt_comes_later_and_in_order(engine: SlowEngine) -> None:
+    intake = Intake(engine)
+    assert [intake.take(request(name, text)) for name, text in (("a", LONG), ("b", "Hi"))] == [None, None]
+    assert [r.request_id for r in intake.waiting] == ["a", "b"]
+    assert list(collect(intake, 2)) == ["a", "b"] and not intake.waiting
+
+
+def test_a_slow_grammar_holds_up_nobody(engine: SlowEngine) -> None:
+    intake = Intake(engine)
+    assert intake.take(request("slow", "Hi", grammar=SLOW)) is None
+    assert isinstance(intake.take(request("plain", "Hi")), Accepted)
+    assert intake.take(request("quick", "Hi", grammar=Grammar("regex", "quick"))) is None
+    assert isinstance(collect(intake, 1)["quick"], Accepted)
+    engine.may_compile.set()
+    assert isinstance(collect(intake, 1)["slow"], Accepted)
+    assert isinstance(intake.take(request("again", "Hi", grammar=SLOW)), Accepted), "known now: no thread for it"
+
+
+def test_a_grammar_that_does_not_compile_is_a_bad_request(engine: SlowEngine) -> None:
+    intake = Intake(engine)
+    intake.take(request("bad", "Hi", grammar=Grammar("regex", "(", param="there")))
+    error = collect(intake, 1)["bad"]
+    assert isinstance(error, BadRequest) and error.param == "there"
+    intake.take(request("optional", "Hi", grammar=Grammar("regex", "(", is_optional=True)))
+    assert isinstance(collect(intake, 1)["optional"], Accepted)
+
+
+def test_one_that_takes_too_long_is_told_so(engine: SlowEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "GRAMMAR_SECONDS", 0.05)
+    intake = Intake(engine)
+    names = [f"slow{i}" for i in range(intake_module.GRAMMAR_THREADS)]
+    for name in [*names, "behind"]:
+        intake.take(request(name, "Hi", grammar=SLOW))
+    found = collect(intake, 3)
+    assert all(isinstance(found[name], BadRequest) for name in names)
+    assert isinstance(found["behind"], Overloaded), "it had no turn at all: not its fault"
+
+
+def test_a_cancelled_request_is_not_handed_over(engine: SlowEngine) -> None:
+    intake = Intake(engine)
+    intake.take(request("gone", "Hi", grammar=SLOW))
+    intake.cancel("gone")
+    intake.cancel("unknown")
+    engine.may_compile.set()
+    assert collect(intake, 1) == {"gone": None}
+    assert not engine.has_work
