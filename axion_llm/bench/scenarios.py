@@ -174,7 +174,7 @@ PEOPLE = {"type": "array", "items": PERSON, "minItems": 400}
 
 async def beside(url: str, rng: random.Random, more: dict[str, Any] | None) -> float:
     """Output tokens per second of seven plain streams, from their first tokens on, beside one more request."""
-    bodies = [request(f"{rng.random():.6f} Tell a story of {words(rng, 20)}", 120) for _ in range(7)]
+    bodies = [request(f"{rng.random():.6f} Tell a story of {words(rng, 20)}", 64) for _ in range(7)]
     other = [request(f"{rng.random():.6f} Invent people of {words(rng, 20)}", 2000, **more)] if more is not None else []
     traces = [Trace(0.0) for _ in [*bodies, *other]]
     tasks = [asyncio.create_task(stream_chat(url, b, t)) for b, t in zip([*bodies, *other], traces, strict=True)]

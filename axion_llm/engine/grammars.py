@@ -16,8 +16,14 @@ from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Grammar
 
 KEPT = 64  # compiled grammars, the ones used last
-# What one grammar may cost; llguidance's own units, its defaults or less.
-LIMITS = LLParserLimits(step_max_items=20_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False)
+# What a mask may cost at most, in llguidance's own units: some tens of milliseconds of a hostile grammar. A schema with
+# many optional properties needs long rows, but its rows are cheap; a grammar of a client's own making can be ambiguous.
+SCHEMA_LIMITS = LLParserLimits(
+    step_max_items=5000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
+)
+GRAMMAR_LIMITS = LLParserLimits(
+    max_items_in_row=400, step_max_items=5000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
+)
 
 
 class Grammars:
@@ -48,7 +54,8 @@ class Grammars:
                 self._compiled.popitem(last=False)
 
     def _compile(self, grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
-        matcher = LLMatcher(tokenizer, _source(grammar), log_level=0, limits=LIMITS)
+        limits = GRAMMAR_LIMITS if grammar.kind in ("grammar", "regex") else SCHEMA_LIMITS
+        matcher = LLMatcher(tokenizer, _source(grammar), log_level=0, limits=limits)
         if matcher.is_error():
             raise BadRequest(f"the grammar does not compile: {first_line(matcher.get_error())}", param=grammar.param)
         return matcher
@@ -69,6 +76,6 @@ def _source(grammar: Grammar) -> str:
     try:
         if grammar.kind == "json_schema":
             return LLMatcher.grammar_from_json_schema(grammar.source)
-        return grammar_from("grammar" if grammar.kind == "grammar" else "regex", grammar.source)
+        return grammar_from("lark" if grammar.kind == "calls" else grammar.kind, grammar.source)
     except (ValueError, RecursionError) as e:
         raise BadRequest(f"the grammar does not compile: {first_line(str(e))}", param=grammar.param) from e

@@ -19,7 +19,7 @@ KvType = Literal["q8_0", "f16", "f32", "q4_0", "q4_1", "q5_0", "q5_1", "bf16"]
 Speculation = Literal["off", "ngram"]
 EMBEDDING_TOKENS = 2048
 FinishReason = Literal["stop", "length", "cancelled"]
-GrammarKind = Literal["json_schema", "regex", "grammar"]
+GrammarKind = Literal["json_schema", "regex", "grammar", "calls"]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
@@ -69,7 +69,7 @@ class Grammar(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the output has to look like."""
 
     kind: GrammarKind
-    source: str  # a schema as JSON, a regular expression, a Lark or GBNF grammar
+    source: str  # a schema as JSON, a regular expression, a Lark or GBNF grammar; calls: Lark of our own making
     trigger: str | None = None  # counts from behind this text on; the model need not write it
     param: str = "response_format"  # the request's field that it came from, for errors
     is_optional: bool = False  # one that does not compile is left out

@@ -57,7 +57,7 @@ class ToolUse:
     def _grammar(self, start: str, form: Form, trigger: str | None = None) -> Grammar:
         is_optional = not (self.is_forced or self.is_strict) and "answer" not in start
         source = f"start: {start}\n{self._calls(form)}"
-        return Grammar("grammar", source, trigger, param="tools", is_optional=is_optional)
+        return Grammar("calls", source, trigger, param="tools", is_optional=is_optional)
 
     def _calls(self, form: Form) -> str:
         tools = [t["function"] for t in self.tools if t["function"]["name"] in self.allowed]
