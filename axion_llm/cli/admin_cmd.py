@@ -7,6 +7,7 @@ import click
 from axion_llm.api.status import Order
 from axion_llm.cli.completion_cmd import complete_model
 from axion_llm.cli.service_client import ServiceClient, service_options
+from axion_llm.cli.waiting import waiting
 
 name_argument = click.argument("name", shell_complete=complete_model)
 
@@ -19,7 +20,9 @@ def load(name: str, url: str | None, key: str | None) -> None:
 
     Returns when it is loaded. Idle models make room for it as they do for a request; pinned ones do not.
     """
-    _say(ServiceClient(url, key).order(name, "load"))
+    with waiting(f"loading {name}"):
+        order = ServiceClient(url, key).order(name, "load")
+    _say(order)
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from axion_llm.cli.markdown_stream import MarkdownStream
 from axion_llm.cli.options import generation_options, given
 from axion_llm.cli.run_cmd import summary
 from axion_llm.cli.service_client import service_options
+from axion_llm.cli.waiting import waiting
 from axion_llm.config import default_data_dir
 from axion_llm.errors import ServiceError
 
@@ -94,7 +95,7 @@ def _answer(session: Session, client: ChatClient, console: Console, *, is_plain:
     answer = Answer()
     pieces = client.stream(session.model, session.messages(), answer, **session.options)
     try:
-        with console.status(f"{session.model} …") if console.is_terminal else nullcontext():
+        with waiting(session.model):
             first = next(pieces, "")
         _show(first, pieces, console, is_plain=is_plain)
     except KeyboardInterrupt:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
 import click
-from rich.console import Console
 
 from axion_llm.cli.chat_client import Answer, ChatClient, Message, chat_client
 from axion_llm.cli.completion_cmd import complete_model
 from axion_llm.cli.options import generation_options, given
 from axion_llm.cli.service_client import service_options
+from axion_llm.cli.waiting import waiting
 
 
 @click.command()
@@ -68,9 +67,7 @@ def _whole(prompt: str | None) -> str:
 def _print(
     client: ChatClient, model: str, messages: list[Message], answer: Answer, options: dict[str, Any], *, as_json: bool
 ) -> None:
-    console = Console(stderr=True)
-    waiting = console.status(f"{'loading' if client.is_own else 'waiting for'} {model} …")
-    with waiting if console.is_terminal else nullcontext():
+    with waiting(f"{'loading' if client.is_own else 'waiting for'} {model}"):
         pieces = client.stream(model, messages, answer, **options)
         first = next(pieces, "")
     if as_json:

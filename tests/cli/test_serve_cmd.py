@@ -94,6 +94,27 @@ def test_only(started: list[tuple[Settings, list[str]]], arguments: list[str], k
     assert started[0][1] == kinds
 
 
+def test_hosts_and_origins(started: list[tuple[Settings, list[str]]]) -> None:
+    run("--allowed-host", "a.example", "--allowed-host", ".lan", "--cors-origin", "https://my.app", "--log-prompts")
+    [(settings, _)] = started
+    assert settings.allowed_hosts == ("a.example", ".lan")
+    assert settings.cors_origins == ("https://my.app",)
+    assert settings.log_prompts and not settings.tracing
+
+
+@pytest.mark.parametrize(("options", "warns"), [({}, False), ({"host": "::1"}, False), ({"host": "0.0.0.0"}, True)])
+@pytest.mark.parametrize("keys", ["", "k" * 20])
+async def test_a_service_that_is_open_to_all_says_so(
+    options: dict[str, str], warns: bool, keys: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nothing(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr("axion_llm.servers.run.serve", nothing)
+    await serve_cmd._serve(Settings(api_keys=keys, **options), ["standard"])  # type: ignore[arg-type]
+    assert ("axion-llm keys new" in caplog.text) == (warns and not keys)
+
+
 def test_a_log_level_of_the_environment_is_checked() -> None:
     with pytest.raises(ConfigError, match="log_level"):
         run(AXION_LOG_LEVEL="loud")

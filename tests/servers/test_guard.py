@@ -162,9 +162,10 @@ def test_requests_per_minute(tmp_path: Path) -> None:
         response = httpx.post(url + CHAT, json=BODY, headers=headers)
         assert error_of(response, 429)["code"] == "rate_limit_exceeded"
         assert error_of(response, 429)["type"] == "rate_limit_error"
-        assert 25 <= int(response.headers["retry-after"]) <= 30
+        assert 15 <= int(response.headers["retry-after"]) <= 30
         assert response.headers["x-ratelimit-remaining-requests"] == "0"
-        assert response.headers["x-ratelimit-reset-requests"] in ("1m0s", "59.9s", "59.8s", "59.7s", "59.6s")
+        reset = response.headers["x-ratelimit-reset-requests"]
+        assert reset == "1m0s" or 45 < float(reset.removesuffix("s")) < 60
         assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200  # what generates counts
         assert httpx.post(url + CHAT, json=BODY, headers=with_key("admin")).status_code == 200  # others go on
 
