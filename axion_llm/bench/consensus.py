@@ -126,32 +126,42 @@ async def arrangement(url: str, num_rounds: int, say: Say) -> list[Row]:
 
 # ---- early stop
 
+# Output that can be compared whatever the temperature.
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["n"]}
+ANSWER = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {**NUMBER, "additionalProperties": False}}}
+EARLY: dict[str, dict[str, Any]] = {
+    "self": {"experts": EXPERTS[:1], "n": NUM_SAMPLES},
+    "vote": {"experts": EXPERTS, "concurrency": 1},
+    "cascade": {"experts": EXPERTS, "concurrency": 1},
+}
+
 
 def items(rng: random.Random) -> list[tuple[str, float]]:
-    """Questions and temperatures: cold samples agree, hot ones do not."""
+    """Questions and temperatures: cold answers agree, hot ones do not."""
     hot = round(NUM_ITEMS * (1 - AGREEING_PART))
-    temperatures = [1.5] * hot + [0.01] * (NUM_ITEMS - hot)
+    temperatures = [2.0] * hot + [0.01] * (NUM_ITEMS - hot)
     rng.shuffle(temperatures)
-    return [(f"How much is {rng.randint(2, 30)} + {rng.randint(2, 30)}? Give the number.", t) for t in temperatures]
+    return [(f"How much is {rng.randint(2, 30)} + {rng.randint(2, 30)}?", t) for t in temperatures]
 
 
 async def early(url: str, say: Say) -> list[Row]:
-    num_saved, num_all, num_same, num_agreeing = 0, 0, 0, 0
-    for number, (question, temperature) in enumerate(items(random.Random(5))):
-        fields: dict[str, Any] = {"temperature": temperature, "seed": number * 100, "max_tokens": 24}
-        options = {"experts": EXPERTS[:1], "n": NUM_SAMPLES}
-        full = await ask(url, question, "self", options | {"early_stop": False}, **fields)
-        stopped = await ask(url, question, "self", options, **fields)
-        num_all += full.completion_tokens
-        num_saved += full.completion_tokens - stopped.completion_tokens
-        num_same += _extracted(full) == _extracted(stopped)
-        num_agreeing += full.consensus["agreement"] == 1.0
-        say(f"early: item {number + 1} of {NUM_ITEMS}")
-    return [
-        Row("early", "tokens saved", "self, n=9", 100 * num_saved / num_all, "%", "higher"),
-        Row("early", "same answer", "self, n=9", 100 * num_same / NUM_ITEMS, "%", "higher"),
-        Row("early", "items of one voice", "self, n=9", 100 * num_agreeing / NUM_ITEMS, "%", "higher"),
-    ]
+    rows: list[Row] = []
+    for strategy, options in EARLY.items():
+        saved, num_all, num_same, num_agreeing = 0, 0, 0, 0
+        for number, (question, temperature) in enumerate(items(random.Random(5))):
+            fields: dict[str, Any] = {"temperature": temperature, "seed": number * 100, "max_tokens": 16}
+            fields["response_format"] = ANSWER
+            full = await ask(url, question, strategy, options | {"early_stop": False}, **fields)
+            stopped = await ask(url, question, strategy, options, **fields)
+            num_all += full.completion_tokens
+            saved += full.completion_tokens - stopped.completion_tokens
+            num_same += _extracted(full) == _extracted(stopped)
+            num_agreeing += full.consensus["agreement"] == 1.0
+        say(f"early: {strategy}")
+        figures = (("tokens saved", saved / num_all), ("same answer", num_same / NUM_ITEMS))
+        for what, share in (*figures, ("items of one voice", num_agreeing / NUM_ITEMS)):
+            rows.append(Row("early", what, strategy, 100 * share, "%", "higher"))
+    return rows
 
 
 def _extracted(run: Run) -> str | None:

@@ -180,7 +180,7 @@ class _Run:
         """What a plain request to the expert would become, with what the plan changes."""
         changes: dict[str, object] = {"model": expert, "n": len(attempts)}
         if self._task.request.seed is not None:
-            changes["seed"] = self._task.request.seed + attempts[0].sample
+            changes["seed"] = self._task.request.seed + attempts[0].index
         if self._plan.temperature is not None:
             changes["temperature"] = self._plan.temperature
         if self._has_own_limit:

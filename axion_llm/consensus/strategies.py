@@ -99,6 +99,8 @@ def _vote(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
 
 def _cascade(plan: Plan, attempts: Sequence[Attempt]) -> Decision:
     """Stage by stage; the next one only while the ones before do not agree enough."""
+    if not plan.early_stop:
+        return _vote(plan, attempts)
     if early := _decided_early(plan, attempts):
         return early
     stages = sorted({a.stage for a in attempts})

@@ -130,8 +130,9 @@ def test_a_route_takes_the_next_expert_when_one_fails() -> None:
 
 
 def test_a_cascade_asks_more_experts_only_on_dissent() -> None:
-    agree = [attempt(0, "7"), attempt(1, "7"), attempt(2, status="waiting", stage=1)]
-    assert decide(plan("cascade", early_stop=False), agree) == Choose(0, "cascade", 1.0, is_early=True)
+    agree = [attempt(0, "7"), attempt(1, "7"), attempt(2, status="waiting", stage=1, weight=5)]
+    assert decide(plan("cascade"), agree) == Choose(0, "cascade", 1.0, is_early=True)
+    assert decide(plan("cascade", early_stop=False), agree) == Wait(1)
     differ = [attempt(0, "7"), attempt(1, "8"), attempt(2, status="waiting", stage=1, weight=2)]
     assert decide(plan("cascade"), differ) == Wait(1)
     alone = [attempt(0, "7"), attempt(1, status="waiting", stage=1)]
