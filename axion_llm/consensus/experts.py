@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from axion_llm.consensus.options import MAX_EXPERTS
 from axion_llm.consensus.plan import Expert
 from axion_llm.consensus.weights import Weights
 from axion_llm.pool.interface import ModelStatus
@@ -16,12 +17,17 @@ UNMEASURED_STRENGTH_BYTES = 40e9  # makes a guess from the size stay below every
 class Roster:
     """Built anew for each request from the pool's states; costs microseconds."""
 
-    def __init__(self, weights: Callable[[], Weights] = Weights) -> None:
+    def __init__(self, weights: Callable[[], Weights] = Weights, max_loaded: int = MAX_EXPERTS) -> None:
         self._weights = weights
+        self._max_loaded = max_loaded
         self._load_seconds: dict[str, float] = {}
 
     def weights(self) -> Weights:
         return self._weights()
+
+    def num_free_places(self, statuses: Sequence[ModelStatus]) -> int:
+        """How many models can be loaded without another one having to go."""
+        return max(0, self._max_loaded - sum(s.state in ("ready", "loading") for s in statuses))
 
     def experts(self, statuses: Sequence[ModelStatus]) -> list[Expert]:
         """Those whose files are here, whether loaded or not; one whose last load failed only when it stands alone."""

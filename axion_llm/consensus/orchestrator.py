@@ -74,8 +74,10 @@ class Orchestrator:
         request = task.request
         check(request)
         strategy = strategy_of(request.model, task.options)
-        ask = Ask(facts_of(request), task.options, strategy, request.temperature)
-        return make_plan(ask, self.roster.experts(self.pool.models()), self.roster.weights())
+        statuses = self.pool.models()
+        free = self.roster.num_free_places(statuses)
+        ask = Ask(facts_of(request), task.options, strategy, request.temperature, free)
+        return make_plan(ask, self.roster.experts(statuses), self.roster.weights())
 
     def run(self, task: Task, plan: Plan) -> AsyncGenerator[Happening, None]:
         """What happens, up to one Done; raises an AxionError instead when there is no answer.

@@ -4,7 +4,8 @@
     language        not the others' -> an expert that names it, or has the role multilingual
     code            -> role code
     domain          nearest centroid, or unknown -> the fast one and the strongest
-    room            an expert that is not loaded joins only if the deadline allows for its load
+    room            an expert that is not loaded joins only if the deadline allows for its load, and only the most
+                    suitable one may cost another model its place in the pool
 
 No model is asked who should be asked: a router must cost less than what it saves.
 """
@@ -39,12 +40,14 @@ class Ask:
     options: Options
     strategy: Strategy
     temperature: float | None = None  # the request's own
+    num_free_places: int = MAX_EXPERTS  # in the pool, for models that are not loaded
 
 
 def make_plan(ask: Ask, experts: Sequence[Expert], weights: Weights) -> Plan:
     """Raises BadRequest for experts that cannot be asked, NoQuorum when there is none at all."""
     candidates = _candidates(ask, experts)
     ranked, why = _ranked(ask.facts, candidates)
+    ranked = _with_room(ranked, ask.num_free_places) if ask.options.experts is None else ranked
     team = ranked[:MAX_EXPERTS] if ask.options.experts is None else candidates
     method, because = _method(ask, team, weights)
     if ask.facts.has_images or ask.facts.has_tools:
@@ -120,6 +123,16 @@ def _first(able: Sequence[Expert], experts: Sequence[Expert], why: str) -> tuple
     """These before the others; specialists for something else come last among the others."""
     rest = sorted((e for e in experts if e not in able), key=lambda e: ("chat" not in e.roles, not e.is_loaded))
     return [*sorted(able, key=lambda e: not e.is_loaded), *rest], why
+
+
+def _with_room(ranked: Sequence[Expert], num_free_places: int) -> list[Expert]:
+    """The most suitable one may cost another model its place; the others join only where they unload nobody."""
+    found: list[Expert] = []
+    for expert in ranked:
+        if expert.is_loaded or not found or num_free_places > 0:
+            num_free_places -= not expert.is_loaded
+            found.append(expert)
+    return found
 
 
 def _aggregators(options: Options, team: Sequence[Expert], experts: Sequence[Expert]) -> tuple[str, ...]:

@@ -57,9 +57,3 @@ def agreement(found: Mapping[str, int], key: str) -> float:
     """The answer's share of all votes. Models agree more often than they are right: never call it confidence."""
     total = sum(found.values())
     return found[key] / total if total else 0.0
-
-
-def majority_accuracy(p: float, num_voters: int) -> float:
-    """Condorcet: how often the majority of an odd number of independent voters of accuracy p is right (2 answers)."""
-    needed = num_voters // 2 + 1
-    return sum(math.comb(num_voters, k) * p**k * (1 - p) ** (num_voters - k) for k in range(needed, num_voters + 1))

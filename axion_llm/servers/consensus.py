@@ -37,7 +37,8 @@ DESCRIPTIONS = {
 
 def orchestrator(service: Service) -> Orchestrator:
     language.load_in_background()
-    roster = Roster(WeightsFile(service.settings.consensus_weights_file))
+    settings = service.settings
+    roster = Roster(WeightsFile(settings.consensus_weights_file), settings.max_loaded)
     return Orchestrator(service.pool, roster, meter=Meter(service.telemetry.registry))
 
 

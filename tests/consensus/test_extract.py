@@ -36,7 +36,7 @@ def agree(question: Question, a: str, b: str) -> bool:
 
 @pytest.mark.parametrize("name", ["agreement_held_out.json", *(f"agreement_seen{n}.json" for n in ("", "_2", "_3"))])
 def test_labelled_pairs(name: str) -> None:
-    """The held-out set was written after the last change here; docs/consensus.md has what each set gave when it was new."""
+    """The held-out set is newer than the last change here; docs/consensus.md has what each set gave when it was new."""
     found = [(agree(q, a, b), same) for q, a, b, same in pairs(name)]
     assert len(found) >= 400
     num_said, num_same = sum(said for said, _ in found), sum(same for _, same in found)

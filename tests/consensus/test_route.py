@@ -93,6 +93,17 @@ def test_a_cold_expert_joins_only_if_the_deadline_allows() -> None:
     assert plan(experts=[cold], deadline_ms=1000).experts == ["cold"], "alone it is tried all the same"
 
 
+def test_only_the_most_suitable_expert_may_cost_another_its_place() -> None:
+    cold = [Expert(name, roles=("chat",), is_loaded=False) for name in ("x", "y", "z")]
+    asked = Ask(Facts(language="en"), Options(), "vote", num_free_places=1)
+    assert make_plan(asked, [PHI, *cold], Weights()).experts == ["phi", "x"]
+    coder = Expert("coder", roles=("code",), is_loaded=False)
+    full = Ask(Facts(language="en", code="python"), Options(), "vote", num_free_places=0)
+    assert make_plan(full, [PHI, *cold, coder], Weights()).experts == ["coder", "phi"]
+    named = Ask(Facts(language="en"), Options(experts=["x", "y"]), "vote", num_free_places=0)
+    assert make_plan(named, [PHI, *cold], Weights()).experts == ["x", "y"], "who is named is loaded"
+
+
 def test_calibration_chooses_the_way() -> None:
     scores = {"route": {"all": Score(60, 100, 0.5, 0.69)}, "vote": {"all": Score(80, 100, 0.71, 0.87)}}
     asked = Ask(Facts(language="en"), Options(), "auto")

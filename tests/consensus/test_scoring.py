@@ -11,10 +11,10 @@ import pytest
 
 from axion_llm.consensus.items import item_of
 from axion_llm.consensus.scoring import Collected, compare, expert_scores, foretell, mcnemar, wilson
-from axion_llm.consensus.vote import majority_accuracy
 from axion_llm.consensus.weights import Score, Weights
 from axion_llm.consensus.weights_file import WeightsFile, read_weights, write_weights
 from axion_llm.errors import ConfigError
+from tests.consensus.closed_forms import majority_accuracy
 
 
 def collected(accuracies: dict[str, float], num_items: int, num_samples: int = 1) -> list[Collected]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axion_llm.consensus import vote
+from tests.consensus.closed_forms import majority_accuracy
 
 NUM_ITEMS = 20_000
 
@@ -38,7 +39,7 @@ def within_three_errors(found: float, expected: float) -> bool:
     [(0.6, 3, 0.6480), (0.6, 5, 0.6826), (0.6, 9, 0.7334), (0.4, 3, 0.3520), (0.4, 5, 0.3174), (0.4, 9, 0.2666)],
 )
 def test_majority_of_independent_voters(p: float, n: int, expected: float) -> None:
-    assert vote.majority_accuracy(p, n) == pytest.approx(expected, abs=5e-5)
+    assert majority_accuracy(p, n) == pytest.approx(expected, abs=5e-5)
     draw = random.Random(n)
     assert within_three_errors(accuracy_of_votes([1.0] * n, draw, independent([p] * n, draw)), expected)
 
