@@ -19,9 +19,9 @@ AT_ONCE = 4  # items: their samples share the decode steps
 Progress = Callable[[int, int], None]
 
 
-async def experts_of(url: str) -> list[str]:
+async def experts_of(url: str, key: str | None) -> list[str]:
     """The plain models of a port that are on its machine."""
-    status, body = await get(f"{url}/models")
+    status, body = await get(f"{url}/models", key)
     if status != 200:
         raise BenchError(f"{url}/models: HTTP {status}: {body[:200]}")
     rows = json.loads(body)["data"]
@@ -53,8 +53,15 @@ class Cache:
 
 class Collector:
     def __init__(
-        self, url: str, cache: Cache, num_samples: int, temperature: float, max_tokens: int = MAX_TOKENS
+        self,
+        url: str,
+        key: str | None,
+        cache: Cache,
+        num_samples: int,
+        temperature: float,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
+        self._key = key
         self._url, self._cache = url, cache
         self._num_samples, self._temperature, self._max_tokens = num_samples, temperature, max_tokens
 
@@ -85,7 +92,7 @@ class Collector:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}], "seed": seed}
         body |= {"temperature": self._temperature, "max_tokens": self._max_tokens}
         text = ""
-        async for chunk in stream_events(self._url, body):
+        async for chunk in stream_events(self._url, body, self._key):
             text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
         self._cache.put(key, text)
         return text

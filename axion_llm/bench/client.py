@@ -46,10 +46,10 @@ class Trace:
         return [b - a for a, b in zip(self.pieces, self.pieces[1:], strict=False)]
 
 
-async def get(url: str) -> tuple[int, str]:
+async def get(url: str, key: str | None = None) -> tuple[int, str]:
     """Status and body; status 0 when nobody listens."""
     try:
-        async with _request("GET", url, b"") as (status, reader):
+        async with _request("GET", url, b"", key) as (status, reader):
             return status, (await reader.read()).decode("utf-8", "replace")
     except OSError:
         return 0, ""
@@ -85,10 +85,12 @@ async def stream_chat(base_url: str, body: dict[str, Any], trace: Trace | None =
     return trace
 
 
-async def stream_events(base_url: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+async def stream_events(
+    base_url: str, body: dict[str, Any], key: str | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of one streamed chat completion as they come, for what a Trace does not hold."""
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
-    async with _request("POST", f"{base_url}/chat/completions", payload) as (status, reader):
+    async with _request("POST", f"{base_url}/chat/completions", payload, key) as (status, reader):
         if status != 200:
             words = (await reader.read()).decode("utf-8", "replace")
             raise BenchError(f"{base_url}: HTTP {status}: {words[:300]}")
@@ -132,9 +134,9 @@ async def _request(
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
     try:
         head = f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         head += f"Authorization: Bearer {key}\r\n" if key else ""
-        writer.write(head.encode() + body)
+        writer.write(head.encode() + b"\r\n" + body)
         await writer.drain()
         status = int((await reader.readline()).split()[1])
         while (await reader.readline()).strip():

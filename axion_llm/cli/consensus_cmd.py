@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from axion_llm.consensus.items import Item
     from axion_llm.consensus.scoring import Collected
 
+KEY = click.option("--key", envvar="AXION_KEY", help="An API key, if the service has keys.")
 URL = click.option("--url", help="A consensus port, as http://127.0.0.1:8084.  [the one here, else one is started]")
 
 
@@ -71,6 +72,7 @@ async def service(url: str | None) -> AsyncIterator[str]:
 @click.option("--max-tokens", type=click.IntRange(1), help="Of each answer.")
 @click.option("--show-experts", is_flag=True, help="Each expert's answer and who decided.")
 @click.option("--json", "as_json", is_flag=True, help="The answer and its account as JSON.")
+@KEY
 @URL
 def ask(
     prompt: str,
@@ -80,6 +82,7 @@ def ask(
     max_tokens: int | None,
     show_experts: bool,
     as_json: bool,
+    key: str | None,
     url: str | None,
 ) -> None:
     """Ask the experts on this machine, and see where the answer comes from.
@@ -95,7 +98,7 @@ def ask(
         "consensus": {k: v for k, v in options.items() if v is not None},
         **({"max_tokens": max_tokens} if max_tokens else {}),
     }
-    text, account = _run(_ask(url, body, None if as_json else lambda piece: click.echo(piece, nl=False)))
+    text, account = _run(_ask(url, key, body, None if as_json else lambda piece: click.echo(piece, nl=False)))
     if as_json:
         click.echo(json.dumps({"answer": text, "consensus": account}, indent=2, ensure_ascii=False))
         return
@@ -104,10 +107,12 @@ def ask(
         print_account(account)
 
 
-async def _ask(url: str | None, body: dict[str, Any], show: Callable[[str], None] | None) -> tuple[str, dict[str, Any]]:
+async def _ask(
+    url: str | None, key: str | None, body: dict[str, Any], show: Callable[[str], None] | None
+) -> tuple[str, dict[str, Any]]:
     text, account = "", {}
     async with service(url) as base:
-        async for chunk in stream_events(base, body):
+        async for chunk in stream_events(base, body, key):
             for choice in chunk["choices"]:
                 piece = choice["delta"].get("content") or ""
                 text += piece
@@ -152,6 +157,7 @@ def _collecting(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--temperature", default=0.7, show_default=True),
         click.option("--cache", type=click.Path(dir_okay=False, path_type=Path), help="Keeps answers between runs."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        KEY,
         URL,
     ]
     for option in reversed(options):
@@ -277,11 +283,11 @@ async def _evaluate(
 async def _collector(base: str, options: dict[str, Any]) -> tuple[Collector, list[str]]:
     from axion_llm.bench.calibration import Cache, Collector, experts_of
 
-    here = await experts_of(base)
+    here = await experts_of(base, options["key"])
     experts = list(options["experts"]) or here
     if missing := [name for name in experts if name not in here]:
         raise ServiceError(f"{missing[0]} is not on this machine; here: {', '.join(here) or 'none'}")
-    return Collector(base, Cache(options["cache"]), options["samples"], options["temperature"]), experts
+    return Collector(base, options["key"], Cache(options["cache"]), options["samples"], options["temperature"]), experts
 
 
 def _run(work: Any) -> Any:

@@ -138,7 +138,8 @@ class _Announcer:
         self._console.print(f"[bold green]ready[/]      {', '.join(loaded) or 'no model loaded yet'}")
         name = next(iter(loaded or [s.spec.name for s in statuses]), None)
         if name:
-            self._console.print(_example(next(iter(self._urls.values())), name), markup=False)
+            kind, url = next(iter(self._urls.items()))
+            self._console.print(_example(url, "consensus" if kind == "consensus" else name), markup=False)
 
     def stopped(self) -> None:
         self._console.print("stopped")

@@ -37,6 +37,8 @@ def check_name(entry: Entry, name: str) -> None:
             f'"{name}" cannot be a model\'s name: letters, digits and . _ - / : are allowed, {_MAX_NAME} at '
             "most, and each part between slashes begins with a letter, a digit or _"
         )
+    if name == "consensus" or name.startswith("consensus/"):
+        raise entry.error(f'"{name}" cannot be a model\'s name: port 8084 has models of its own under it')
 
 
 def convert_model(entry: Entry, key: str) -> Entry:

@@ -219,6 +219,11 @@ def test_a_template_can_be_a_file(settings: Settings) -> None:
         ('[models."../x"]\npath = "x"', '"../x" cannot be a model\'s name'),
         ('[models.""]\npath = "x"', '"" cannot be a model\'s name'),
         ('[models."a//b"]\npath = "x"', '"a//b" cannot be a model\'s name'),
+        ('[models."consensus/vote"]\npath = "x"', "port 8084 has models of its own"),
+        ('[models.a]\npath = "x"\nlanguages = ["english"]', "ISO 639-1"),
+        ('[models.a]\npath = "x"\nlanguages = ["en", "en"]', "names a language twice"),
+        ('[models.a]\npath = "x"\nexpert_weight = 4', "a number from 0 to 3"),
+        ('[models.a]\npath = "x"\nexpert_deadline_seconds = 0', "a number from 0.1"),
     ],
 )
 def test_a_mistake_is_pointed_at(settings: Settings, text: str, says: str) -> None:
