@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,14 @@ class Result:
 
 @dataclass
 class Seen:
-    traces: list[Trace]
+    traces: list[Trace] = field(default_factory=list)
     num_deferred: int = 0
     busy_seconds: float = 0.0
+
+    def add(self, other: Seen) -> None:
+        self.traces += other.traces
+        self.num_deferred += other.num_deferred
+        self.busy_seconds += other.busy_seconds
 
 
 def bodies(workload: Workload, number: int) -> list[dict[str, Any]]:
@@ -78,22 +83,28 @@ def bodies(workload: Workload, number: int) -> list[dict[str, Any]]:
 
 
 async def measure(urls: Mapping[str, str], workload: Workload, say: Say, key: str | None = None) -> list[Result]:
-    """`urls`: of each side, by its name, ending in /v1. Raises BenchError when a side answers nothing at all."""
+    """`urls`: of each side, by its name, ending in /v1. Only rounds count that every side has completed in time.
+
+    Raises BenchError when there is no such round.
+    """
     if not 1 <= workload.concurrency <= MAX_CONCURRENCY:
         raise BenchError(f"{workload.concurrency} requests at a time: this takes 1 to {MAX_CONCURRENCY}")
-    seen = {name: Seen([]) for name in urls}
+    seen = {name: Seen() for name in urls}
     end = time.monotonic() + workload.max_seconds
     for number in range(workload.num_rounds):
-        for name, url in urls.items():
-            await _run(url, bodies(workload, number), workload.concurrency, seen[name], end, key)
+        work = bodies(workload, number)
+        found = {name: await _run(url, work, workload.concurrency, end, key) for name, url in urls.items()}
+        if any(len(side.traces) < len(work) for side in found.values()):
+            say(f"{workload.max_seconds:g} s are over: {number} of {workload.num_rounds} rounds count")
+            break
+        for name, side in found.items():
+            seen[name].add(side)
         say(f"latency: round {number + 1} of {workload.num_rounds}")
-    if late := [name for name, found in seen.items() if len(found.traces) < workload.num_requests]:
-        say(f"not all was measured in {workload.max_seconds:g} s: {', '.join(late)}")
-    return [summary(name, found) for name, found in seen.items()]
+    return [summary(name, side) for name, side in seen.items()]
 
 
-async def _run(url: str, work: list[dict[str, Any]], concurrency: int, seen: Seen, end: float, key: str | None) -> None:
-    waiting = list(reversed(work))
+async def _run(url: str, work: list[dict[str, Any]], concurrency: int, end: float, key: str | None) -> Seen:
+    seen, waiting = Seen(), list(reversed(work))
     began = time.monotonic()
 
     async def client() -> None:
@@ -101,7 +112,8 @@ async def _run(url: str, work: list[dict[str, Any]], concurrency: int, seen: See
             seen.traces.append(await _patiently(url, waiting.pop(), seen, key))
 
     await asyncio.gather(*(client() for _ in range(concurrency)))
-    seen.busy_seconds += time.monotonic() - began
+    seen.busy_seconds = time.monotonic() - began
+    return seen
 
 
 async def _patiently(url: str, body: dict[str, Any], seen: Seen, key: str | None) -> Trace:
@@ -119,7 +131,7 @@ async def _patiently(url: str, body: dict[str, Any], seen: Seen, key: str | None
 
 def summary(side: str, seen: Seen) -> Result:
     if not seen.traces:
-        raise BenchError(f"{side}: nothing was measured")
+        raise BenchError(f"{side}: no round was complete in time; more --seconds or fewer --requests")
     times = sorted(t.end for t in seen.traces)
     return Result(
         side=side,
@@ -169,8 +181,8 @@ _LOWER_IS_BETTER = {
 
 def compare(before: Result, after: Result) -> list[Change]:
     changes = []
-    for what, (field, unit) in _LOWER_IS_BETTER.items():
-        old, new = getattr(before, field), getattr(after, field)
+    for what, (name, unit) in _LOWER_IS_BETTER.items():
+        old, new = getattr(before, name), getattr(after, name)
         changes.append(Change(what, unit, old, new, new < old))
     old, new = before.tokens_per_second, after.tokens_per_second
     return [*changes, Change("throughput", "tokens/s", old, new, new > old)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,12 @@ async def test_a_full_server_is_left_alone_for_a_while(server: LiveServer) -> No
 async def test_no_request_is_sent_after_its_time(server: LiveServer) -> None:
     server.pool.script = Script(delay=0.1)
     said: list[str] = []
-    short = Workload("fake", num_requests=100, concurrency=2, num_rounds=1, max_seconds=0.5)
-    [found] = await latency.measure({"a": url(server)}, short, said.append)
-    assert 2 <= found.num_requests < 20 and "not all was measured in 0.5 s: a" in said
+    long = Workload("fake", num_requests=4, concurrency=2, num_rounds=50, max_seconds=2.0)
+    [found] = await latency.measure({"a": url(server)}, long, said.append)
+    assert 4 <= found.num_requests < 16 and found.num_requests % 4 == 0  # whole rounds only
+    assert f"2 s are over: {found.num_requests // 4} of 50 rounds count" in said
+    with pytest.raises(BenchError, match="a: no round was complete in time"):
+        await latency.measure({"a": url(server)}, replace(long, num_requests=100, max_seconds=0.5), said.append)
 
 
 async def test_too_many_at_a_time_are_refused() -> None:
