@@ -67,7 +67,7 @@ class ToolUse:
             for i, tool in enumerate(tools)
         ]
         # What stands between a trigger and its call is the model's habit: not to be argued about.
-        lead = _text(form.lead) if self.is_forced else f" /[ \\n]{{0,4}}/{_text(form.lead.strip())}"
+        lead = _text(form.lead) if self.is_forced else f" /[ \\n]{{0,4}}/{_text(form.lead.lstrip())}"
         more = f"({_text(form.between)} call){{0,{MAX_FORCED_CALLS - 1}}}" if self.is_parallel else ""
         names = " | ".join(f"call_{i}" for i in range(len(tools)))
         return f"calls:{lead} call {more} {_text(form.end)}\ncall: {names}\n" + "".join(calls)

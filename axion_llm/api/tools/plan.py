@@ -31,7 +31,7 @@ class ToolPlan:
         """`answer`: what a text that is no call has to look like."""
         if answer is None or self.use.is_forced:
             return self.use.grammar(self.form)
-        if answer.kind != "json_schema" or (self.form.trigger and self.form.trigger in self.control):
+        if answer.kind != "json_schema" or not self.form.trigger or self.form.trigger in self.control:
             message = (
                 f"{answer.param}: cannot be combined with tools that the model may or may not call, for this model; "
                 "set tool_choice to none or required"
