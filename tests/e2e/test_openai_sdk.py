@@ -180,9 +180,9 @@ def test_errors(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         greedy(sdk, temperature=5)
     assert bad.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError) as tools:
-        greedy(sdk, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert (tools.value.param, tools.value.code) == ("tools", "unsupported_value")
+    with pytest.raises(openai.BadRequestError) as unsupported:
+        greedy(sdk, store=True)
+    assert (unsupported.value.param, unsupported.value.code) == ("store", "unsupported_value")
 
 
 @pytest.mark.parametrize("stream", [False, True])
