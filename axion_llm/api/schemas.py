@@ -25,6 +25,8 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from axion_llm.worker.messages import Speculation
 
 MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
+MAX_PROMPTS = 2048
+MAX_MESSAGES = 10_000  # each takes some tokens of a context
 MAX_STOP_STRINGS = 4
 MAX_TOKEN_ID = 2**31 - 1
 MAX_BIASES = 4096
@@ -111,6 +113,8 @@ def _prompts(value: Any) -> list[str | list[int]]:
     if isinstance(value, list) and value:
         if _is_tokens(value):
             return [value]
+        if len(value) > MAX_PROMPTS:
+            raise invalid(f"must not have more than {MAX_PROMPTS} prompts, has {len(value)}")
         if all(isinstance(p, str) for p in value) or all(p and _is_tokens(p) for p in value):
             return value
     raise invalid("must be a string, an array of strings, of token ids or of arrays of them; none empty")
@@ -243,7 +247,7 @@ class Generation(Strict):
 
 
 class ChatRequest(Generation):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None

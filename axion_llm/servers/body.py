@@ -9,11 +9,15 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from axion_llm.api.json_size import has_more_values
 from axion_llm.servers.exchange import ClientGone
 
 # A body may take so long, and longer by its size: a slow line is no attack, a byte a minute is.
 BODY_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 16 * 1024
+
+MAX_VALUES = 500_000  # of JSON: a prompt's token ids, an embedding batch's, and much beyond any context
+MAX_CONTAINERS = 100_000  # arrays and objects in it
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -21,7 +25,11 @@ Body = TypeVar("Body", bound=BaseModel)
 async def parse_body(request: Request, schema: type[Body], max_bytes: int) -> Body:
     """Raises pydantic's ValidationError, which also covers broken JSON."""
     _check_type(request)
-    return schema.model_validate_json(await read_body(request, max_bytes))
+    body = await read_body(request, max_bytes)
+    if has_more_values(body, MAX_VALUES, MAX_CONTAINERS):
+        message = f"the body has more than {MAX_VALUES:,} values, or {MAX_CONTAINERS:,} arrays and objects; split it"
+        raise HTTPException(413, message)
+    return schema.model_validate_json(body)
 
 
 def _check_type(request: Request) -> None:

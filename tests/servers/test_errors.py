@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from axion_llm import errors
+from axion_llm.servers import body as body_module
 from tests.fakes.fake_pool import FakePool, Script
 from tests.servers.conftest import MAX_BODY_BYTES, LiveServer
 
@@ -86,6 +87,19 @@ def test_body_too_large(http: httpx.Client) -> None:
     parts = (b"x" * 50_000 for _ in range(8))  # no content-length: counted as it comes
     error_of(http.post(CHAT, content=parts, headers=JSON), 413)
     assert http.post(CHAT, json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize("extra", ["[" + "1," * 70_000 + "1]", "[" + "[]," * 12_000 + "1]"])
+def test_a_body_of_too_many_values(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+    monkeypatch.setattr(body_module, "MAX_VALUES", 50_000)
+    monkeypatch.setattr(body_module, "MAX_CONTAINERS", 10_000)
+    content = json.dumps(BODY)[:-1] + f', "x": {extra}}}'
+    assert "split it" in error_of(http.post(CHAT, content=content, headers=JSON), 413)["message"]
+
+
+def test_too_many_messages(http: httpx.Client) -> None:
+    body = {"model": "fake", "messages": [{"role": "user"}] * 10_001}
+    assert error_of(http.post(CHAT, json=body), 400)["param"] == "messages"
 
 
 def test_a_large_body_that_is_allowed(http: httpx.Client, pool: FakePool) -> None:
