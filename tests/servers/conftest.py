@@ -104,9 +104,9 @@ def pool(server: LiveServer) -> FakePool:
     return server.pool
 
 
-@pytest.fixture(params=["standard", "streaming"])
+@pytest.fixture(params=["standard", "streaming", "consensus"])
 def url(server: LiveServer, request: pytest.FixtureRequest) -> str:
-    """The statements on errors and streaming hold on each port: a test that takes this runs on both."""
+    """The statements on errors and streaming hold on each port: a test that takes this runs on all."""
     kind: str = request.param
     return {str(k): v for k, v in server.urls.items()}[kind]
 

@@ -19,11 +19,11 @@ BODY = {"model": "fake", "messages": [{"role": "user", "content": "Hi there you"
 def test_models_are_listed_loaded_or_not(http: httpx.Client, pool: FakePool) -> None:
     found = http.get("/v1/models").json()
     assert found["object"] == "list"
-    assert [m["id"] for m in found["data"]] == ["fake", "org/other"]
+    assert [m["id"] for m in found["data"]][:2] == ["fake", "org/other"]  # the consensus port has more
     for model in found["data"]:
         assert model["object"] == "model"
         assert isinstance(model["created"], int) and isinstance(model["owned_by"], str)
-    assert [m["state"] for m in found["data"]] == ["ready", "available"]
+    assert [m["state"] for m in found["data"][:2]] == ["ready", "available"]
     assert pool.num_leases == 0
 
 

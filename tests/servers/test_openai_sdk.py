@@ -17,7 +17,7 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
 
 
 def test_models(sdk: openai.OpenAI) -> None:
-    assert [m.id for m in sdk.models.list()] == ["fake", "org/other"]
+    assert [m.id for m in sdk.models.list()][:2] == ["fake", "org/other"]
     assert sdk.models.retrieve("org/other").id == "org/other"
     with pytest.raises(openai.NotFoundError) as caught:
         sdk.models.retrieve("nope")
