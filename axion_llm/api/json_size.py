@@ -1,7 +1,7 @@
 """How many values a body of JSON has, before it is parsed: a small file can hold millions, each of which costs time.
 
-Checked against a schema, 32 MB of tiny values keep the event loop, and with it every stream, for half a minute. They are
-counted without parsing, in a few passes over the bytes: a comma parts two values, a bracket begins an array or an
+Checked against a schema, 32 MB of tiny values keep the event loop, and with it every stream, for half a minute. They
+are counted without parsing, in a few passes over the bytes: a comma parts two values, a bracket begins an array or an
 object (which cost ten times as much); those inside of strings do not count.
 """
 
