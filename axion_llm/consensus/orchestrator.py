@@ -122,9 +122,11 @@ class _Run:
             self._outcome.decided_by = f"error:{exc.code}"
             raise
         finally:
-            await self._synthesis.close()
-            await self._crew.close()
-            self._account()
+            try:
+                await self._synthesis.close()
+                await self._crew.close()
+            finally:  # also when whoever listened has gone: then the closing is cancelled
+                self._account()
 
     def _account(self) -> None:
         plan, outcome = self._plan, self._outcome

@@ -203,6 +203,25 @@ def test_images_need_an_expert_that_sees(http: httpx.Client) -> None:
     assert "takes images" in response.json()["error"]["message"]
 
 
+def samples(http: httpx.Client, name: str) -> dict[str, float]:
+    rows = [line for line in http.get("/metrics").text.splitlines() if line.startswith(name + "{")]
+    return {labels: float(value) for labels, _, value in (row.rpartition(" ") for row in rows)}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_every_request_is_counted(http: httpx.Client, pool: FakePool, stream: bool) -> None:
+    def num_counted() -> float:
+        return sum(samples(http, "axion_consensus_requests_total").values())
+
+    before = num_counted()
+    http.post(CHAT, json=BODY | {"model": "consensus/vote", "stream": stream})
+    pool.script = Script(fail=errors.WorkerDied("gone"))
+    http.post(CHAT, json=BODY | {"model": "consensus/vote", "stream": stream})
+    eventually(lambda: num_counted() == before + 2)
+    assert any("error:no_quorum" in labels for labels in samples(http, "axion_consensus_requests_total"))
+    assert any('status="failed"' in labels for labels in samples(http, "axion_consensus_calls_total"))
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_service_that_stops_ends_it_with_an_error(stream: bool) -> None:
     server = LiveServer(shutdown_grace_seconds=0.3).start()
