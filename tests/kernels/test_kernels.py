@@ -33,11 +33,12 @@ def test_kernel(build_dir: Path, name: str) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86's")
-def test_attention_with_avx2_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["test_flash_attn", "test_flash_attn_tile"])
+def test_attention_with_avx2_alone(tmp_path: Path, name: str) -> None:
     """The tile that a machine with AVX-512 would never choose."""
-    program = tmp_path / "test_flash_attn"
+    program = tmp_path / name
     command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-mavx2", "-mfma", "-mf16c", "-Wno-psabi"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{build.KERNELS}"]
-    subprocess.run([*command, str(HERE / "test_flash_attn.cpp"), "-o", str(program)], check=True)
+    subprocess.run([*command, str(HERE / f"{name}.cpp"), "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
