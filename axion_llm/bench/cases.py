@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from axion_llm.bench.graph import Graph, row_bytes
 
@@ -32,6 +33,7 @@ class Case:
     build: Callable[[Graph], None]  # operations only
     fill: Callable[[Graph], None] = lambda _: None  # inputs that may not be random
     tolerance: float = 1e-3  # of the normalised squared difference between ours and stock
+    exact: Callable[[Graph], npt.NDArray[np.float64]] | None = None  # who is right where the two differ
 
 
 def all_cases(quick: bool) -> Iterator[Case]:
@@ -120,15 +122,19 @@ def _flash_attn_case(kv_type: str, dim: int, context: int, num_queries: int) -> 
     if num_queries > 1:  # one group of heads: stock takes a second over it already
         heads, kv_heads = heads // kv_heads, 1
     masks: list[ctypes.c_void_p] = []
+    last: list[ctypes.c_void_p] = []  # queries, K and V of the last operation
     row = row_bytes(kv_type, dim)
     size = 2 * context * kv_heads * row
     repeat = max(1, PAST_THE_CACHES // size) if num_queries == 1 else 1  # as layers of a model, each with its cache
 
     def build(g: Graph) -> None:
-        q = g.view("ggml_permute", g.input("f32", dim, heads, num_queries), 0, 2, 1, 3)
+        queries = g.input("f32", dim, heads, num_queries)
+        q = g.view("ggml_permute", queries, 0, 2, 1, 3)
         masks[:] = [g.input("f16", context, num_queries)]
         for _ in range(repeat):
-            cache = [_cache(g, kv_type, dim, context, kv_heads) for _ in "KV"]
+            inputs = [g.input(kv_type, dim * kv_heads, context) for _ in "KV"]
+            last[:] = [queries, *inputs]
+            cache = [_cache(g, tensor, row, (dim, context, kv_heads)) for tensor in inputs]
             g.op("ggml_flash_attn_ext", q, *cache, masks[0], f32(dim**-0.5), f32(0), f32(0))
 
     def fill(g: Graph) -> None:
@@ -138,19 +144,31 @@ def _flash_attn_case(kv_type: str, dim: int, context: int, num_queries: int) -> 
 
     if num_queries == 1:
         name = f"decode {kv_type} D={dim} {heads}/{kv_heads} heads, context {context}"
-        return Case("flash_attn", name, "B/s", "read", repeat * size, build, fill)
+        exact = (lambda g: _exact_decode(g, last, dim, heads, kv_heads)) if kv_type == "f16" else None
+        return Case("flash_attn", name, "B/s", "read", repeat * size, build, fill, exact=exact)
     seen = num_queries * context - num_queries * (num_queries - 1) / 2
     name = f"prefill {kv_type} D={dim} {heads}/{kv_heads} heads, {num_queries} of {context}"
     peak = "int8" if kv_type == "q8_0" else "f32"
     return Case("flash_attn", name, "FLOP/s", peak, 4.0 * seen * heads * dim, build, fill)
 
 
-def _cache(g: Graph, kv_type: str, dim: int, context: int, kv_heads: int) -> ctypes.c_void_p:
+def _cache(g: Graph, tensor: ctypes.c_void_p, row: int, ne: tuple[int, int, int]) -> ctypes.c_void_p:
     """K or V as the cache holds it: a row for each token with all heads side by side."""
-    row = row_bytes(kv_type, dim)
-    sizes = (ctypes.c_int64(dim), ctypes.c_int64(context), ctypes.c_int64(kv_heads))
-    strides = (ctypes.c_size_t(row * kv_heads), ctypes.c_size_t(row), ctypes.c_size_t(0))
-    return g.view("ggml_view_3d", g.input(kv_type, dim * kv_heads, context), *sizes, *strides)
+    sizes = tuple(ctypes.c_int64(n) for n in ne)
+    strides = (ctypes.c_size_t(row * ne[2]), ctypes.c_size_t(row), ctypes.c_size_t(0))
+    return g.view("ggml_view_3d", tensor, *sizes, *strides)
+
+
+def _exact_decode(
+    g: Graph, tensors: list[ctypes.c_void_p], dim: int, heads: int, kv_heads: int
+) -> npt.NDArray[np.float64]:
+    """One token that sees the whole F16 cache, in double."""
+    q = g.values(tensors[0], np.float32).reshape(kv_heads, heads // kv_heads, dim)
+    k, v = (g.values(t, np.float16).reshape(-1, kv_heads, dim).swapaxes(0, 1).astype(np.float64) for t in tensors[1:])
+    scores = q @ k.swapaxes(1, 2) * dim**-0.5
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    out: npt.NDArray[np.float64] = (weights / weights.sum(axis=2, keepdims=True) @ v).reshape(-1)
+    return out
 
 
 # ---- rows

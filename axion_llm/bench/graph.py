@@ -132,6 +132,10 @@ class Graph:
         size = self._ggml.ggml_nbytes(tensor)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._ggml.ggml_get_data(tensor)))
 
+    def values(self, tensor: Tensor, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A tensor's numbers as they lie, not copied; for types that NumPy has."""
+        return self._bytes(tensor).view(dtype)
+
     def num_bytes(self, tensor: Tensor) -> int:
         return int(self._ggml.ggml_nbytes(tensor))
 

@@ -221,6 +221,10 @@ def print_kernels(report: Report) -> None:
     console.print(table)
     peaks = ", ".join(f"{kind} {value / 1e9:.0f}" for kind, value in report.peaks.items() if value)
     console.print(f"{report.isa}, {report.threads} threads; peaks in G/s (operations, bytes read): {peaks}")
+    for row in report.rows:
+        if row.errors:
+            ours, stock = row.errors
+            console.print(f"{row.case}: they differ; against double, ours is off by {ours:.1e}, stock by {stock:.1e}")
     if report.not_taken:
         console.print(f"{len(report.not_taken)} cases are left to upstream: --json names them")
 

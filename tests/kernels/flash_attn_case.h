@@ -4,18 +4,12 @@
 
 #include "check.h"
 #include "flash_attn.h"
+#include "small.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <vector>
-
-// AXION_TEST_SMALL: an emulated machine takes ten times as long; one way of splitting stands for all there.
-inline bool is_small() {
-    static const bool small = getenv("AXION_TEST_SMALL") != nullptr;
-    return small;
-}
 
 using namespace axion;
 using namespace axion::fa;

@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "mul_mat_reference.h"
+#include "small.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -224,6 +225,9 @@ int main() {
         const int64_t step = f.block / act_block;
         for (int64_t columns = 1; columns <= 25; columns += columns < 9 ? 1 : 4) {
             for (int64_t steps : { 1, 2, 3, 18 }) {
+                if (steps == 18 && columns % 8 != 1 && is_small()) {
+                    continue;
+                }
                 test_product(f, random, columns, steps * step);
             }
         }
