@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
 from axion_llm.engine.binding import Batch, LlamaModel
@@ -148,8 +149,18 @@ def test_no_cell_is_free_behind_it(load: RandomLoad, reference: Sequence) -> Non
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_a_sliding_window_that_has_gone_around(kv_type: KvType, tmp_path: Path) -> None:
-    """Its cache is smaller than the context: cells that were left behind serve again, in the order of positions."""
+def test_a_sliding_window_that_has_gone_around(
+    kv_type: KvType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache smaller than the context, as llama.cpp can have it: cells left behind serve again, in positions' order."""
+    defaults = llama_cpp.llama_context_default_params
+
+    def small() -> llama_cpp.llama_context_params:
+        params = defaults()
+        params.swa_full = False
+        return params
+
+    monkeypatch.setattr(llama_cpp, "llama_context_default_params", small)
     path = tmp_path / "gemma3.gguf"
     write_tiny_gguf(path, "gemma3")
     model = LlamaModel(Load("x", str(path), n_ctx=8192, n_seq_max=1, n_batch=256, kv_type=kv_type), num_threads=2)
