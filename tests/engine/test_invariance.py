@@ -152,7 +152,7 @@ def test_no_cell_is_free_behind_it(load: RandomLoad, reference: Sequence) -> Non
 def test_a_sliding_window_that_has_gone_around(
     kv_type: KvType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cache smaller than the context, as llama.cpp can have it: cells left behind serve again, in positions' order."""
+    """In a cache smaller than the context, as llama.cpp can have it, cells left behind serve again, in order."""
     defaults = llama_cpp.llama_context_default_params
 
     def small() -> llama_cpp.llama_context_params:
