@@ -23,7 +23,9 @@ class Operated(ServeProcess):
     def __init__(self, home: Path) -> None:
         self.registry = home / "models.toml"
         self.write(tiny=1024)
-        super().__init__(home, "--models", str(self.registry), "--warm", "0", "--max-loaded", "2")
+        # One port: the consensus port reads its language model in the background, which would blur the memory figures.
+        options = ("--only", "standard", "--warm", "0", "--max-loaded", "2")
+        super().__init__(home, "--models", str(self.registry), *options)
 
     def write(self, **contexts: int) -> None:
         self.registry.write_text("".join(ENTRY.format(name=n, context=c) for n, c in contexts.items()))
