@@ -30,9 +30,8 @@ class Roster:
         return max(0, self._max_loaded - sum(s.state in ("ready", "loading") for s in statuses))
 
     def experts(self, statuses: Sequence[ModelStatus]) -> list[Expert]:
-        """Those whose files are here, whether loaded or not; one whose last load failed only when it stands alone."""
-        here = [s for s in statuses if s.state in ("ready", "loading", "available")]
-        return [self._expert(s) for s in here or [s for s in statuses if s.state == "failed"]]
+        """Those whose files are here, whether loaded or not."""
+        return [self._expert(s) for s in statuses if s.state != "missing"]
 
     def _expert(self, status: ModelStatus) -> Expert:
         spec, info = status.spec, status.info
@@ -48,6 +47,7 @@ class Roster:
             languages=spec.languages,
             size_bytes=size,
             is_loaded=status.state == "ready",
+            has_failed=status.state == "failed",
             is_reserve=spec.expert_weight == 0,
             load_seconds=self._load_seconds.get(spec.name, guess),
             first_token_seconds=spec.expert_first_token_seconds,

@@ -23,6 +23,7 @@ class Expert:
     languages: tuple[str, ...] = ()  # ISO 639-1; none: not said
     size_bytes: int = 0  # small is fast, for nothing better is known
     is_loaded: bool = True
+    has_failed: bool = False  # its last load did not succeed: asked where it is named, or where nobody else is
     is_reserve: bool = False  # asked only where nobody else can
     load_seconds: float = 0.0  # estimated, when it is not loaded
     first_token_seconds: float = 30.0

@@ -76,7 +76,8 @@ def make_plan(ask: Ask, experts: Sequence[Expert], weights: Weights) -> Plan:
 def _candidates(ask: Ask, experts: Sequence[Expert]) -> list[Expert]:
     if ask.options.experts is not None:
         return _named(ask, experts)
-    found = [e for e in experts if not e.is_reserve] or list(experts)
+    healthy = [e for e in experts if not e.has_failed] or list(experts)
+    found = [e for e in healthy if not e.is_reserve] or healthy
     if not found:
         raise NoQuorum("no model is on this machine that could be asked; see axion-llm models")
     if ask.facts.has_images:

@@ -93,6 +93,15 @@ def test_a_cold_expert_joins_only_if_the_deadline_allows() -> None:
     assert plan(experts=[cold], deadline_ms=1000).experts == ["cold"], "alone it is tried all the same"
 
 
+def test_an_expert_that_failed_to_load_is_asked_only_by_name_or_in_need() -> None:
+    broken = Expert("broken", roles=("chat",), is_loaded=False, has_failed=True)
+    assert "broken" not in plan(experts=[PHI, broken], strategy="vote").experts
+    assert plan(experts=[broken]).experts == ["broken"]
+    assert plan(experts=[SMALL, broken]).experts == ["small"], "better the reserve than one that cannot"
+    asked = Ask(Facts(language="en"), Options(experts=["phi", "broken"]), "vote")
+    assert make_plan(asked, [PHI, broken], Weights()).experts == ["phi", "broken"], "the pool may manage it this time"
+
+
 def test_only_the_most_suitable_expert_may_cost_another_its_place() -> None:
     cold = [Expert(name, roles=("chat",), is_loaded=False) for name in ("x", "y", "z")]
     asked = Ask(Facts(language="en"), Options(), "vote", num_free_places=1)
