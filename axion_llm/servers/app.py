@@ -131,7 +131,9 @@ class Endpoints:
 
     def _consensus_model(self, name: str) -> dict[str, Any]:
         common = {"object": "model", "created": self._service.began, "owned_by": "axion-llm"}
-        return {"id": name, **common, "description": consensus.DESCRIPTIONS[name]}
+        experts = [s for s in self._service.pool.models() if s.state != "missing"]
+        about = {"description": consensus.DESCRIPTIONS[name], "input_modalities": _modalities(experts)}
+        return {"id": name, **common, **about}
 
     def _model(self, status: ModelStatus) -> dict[str, Any]:
         return {
@@ -141,7 +143,7 @@ class Endpoints:
             "owned_by": "axion-llm",
             "description": status.spec.description,
             "context_length": status.info.n_ctx if status.info else status.spec.n_ctx,
-            "input_modalities": ["text", "image"] if status.spec.mmproj else ["text"],
+            "input_modalities": _modalities([status]),
             "state": status.state,
         }
 
@@ -157,3 +159,9 @@ class Endpoints:
 
     async def ready(self, request: Request) -> Response:
         return health.ready(self._service, is_known=is_known(request.scope))
+
+
+def _modalities(statuses: list[ModelStatus]) -> list[str]:
+    """What one of them at least takes; of a model that is not loaded, what its registry entry says."""
+    sees = any(s.info.has_vision if s.info else s.spec.mmproj for s in statuses)
+    return ["text", "image"] if sees else ["text"]

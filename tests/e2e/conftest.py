@@ -96,7 +96,7 @@ def own_service(tmp_path: Path) -> Iterator[ServeProcess]:
         started.kill()
 
 
-@pytest.fixture(params=["standard", "streaming"])
+@pytest.fixture(params=["standard", "streaming", "consensus"])
 def url(service: ServeProcess, request: pytest.FixtureRequest) -> str:
     return service.urls[request.param]
 

@@ -14,6 +14,7 @@ import openai
 import psutil
 import pytest
 
+from tests.behaviour.statements import MODEL as MODEL_COLUMN
 from tests.e2e.conftest import ServeProcess, eventually
 from tests.models_on_disk import smollm2_path
 
@@ -130,6 +131,7 @@ def test_json_by_a_schema_is_voted_by_value(sdk: openai.OpenAI) -> None:
     assert all(e["kind"] == "json" for e in account(answer)["experts"] if e["status"] == "ok")
 
 
+@pytest.mark.behaviour("tools.required", columns=[MODEL_COLUMN])
 @pytest.mark.parametrize("stream", [False, True])
 def test_tools_go_to_one_expert(sdk: openai.OpenAI, stream: bool) -> None:
     parameters = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}

@@ -55,6 +55,7 @@ def ask(sdk: openai.OpenAI, asked: list[Any], model: str = GEMMA) -> Any:
     return sdk.chat.completions.create(model=model, messages=asked, temperature=0, max_tokens=8, stream=False)
 
 
+@pytest.mark.behaviour("images.data")
 def test_what_is_said_depends_on_what_is_shown(sdk: openai.OpenAI) -> None:
     texts = [ask(sdk, messages(*c)).choices[0].message.content for c in ([], ["red"], ["blue"], ["red", "blue"])]
     assert len(set(texts)) == 4
@@ -65,6 +66,7 @@ def test_what_is_said_depends_on_what_is_shown(sdk: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == texts[1]
 
 
+@pytest.mark.behaviour("images.data", "usage.tokens")
 def test_images_count_as_tokens_and_the_same_one_is_cached(sdk: openai.OpenAI) -> None:
     without, first = ask(sdk, messages()).usage, ask(sdk, messages("green")).usage
     assert first.prompt_tokens >= without.prompt_tokens + NUM_TOKENS
@@ -74,6 +76,7 @@ def test_images_count_as_tokens_and_the_same_one_is_cached(sdk: openai.OpenAI) -
     assert ask(sdk, follow_up).usage.prompt_tokens_details.cached_tokens >= first.prompt_tokens - 10
 
 
+@pytest.mark.behaviour("images.data")
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "gif"])
 def test_formats(sdk: openai.OpenAI, format: str) -> None:
     assert ask(sdk, messages("red", format=format)).usage.prompt_tokens > NUM_TOKENS
@@ -94,6 +97,7 @@ def test_the_responses_api(sdk: openai.OpenAI) -> None:
     assert found.output_text == ask(sdk, messages("red")).choices[0].message.content
 
 
+@pytest.mark.behaviour("images.blind")
 def test_what_cannot_be_seen(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="takes no images"):
         ask(sdk, messages("red"), model=MODEL)

@@ -60,6 +60,7 @@ async def compare(service: ServeProcess, count: int) -> None:
     assert gauges(service, "axion_sequences_running") == {MODEL: 0.0}
 
 
+@pytest.mark.behaviour("requests.seed", "requests.greedy", columns=["standard", "streaming"])
 async def test_forty_mixed_requests_have_the_texts_they_have_alone(service: ServeProcess) -> None:
     await compare(service, 40)
 
@@ -69,6 +70,7 @@ async def test_five_hundred_mixed_requests_have_the_texts_they_have_alone(servic
     await compare(service, 500)
 
 
+@pytest.mark.behaviour("usage.tokens", columns=["standard"])
 def test_a_second_turn_reports_its_cached_tokens(service: ServeProcess) -> None:
     sdk = openai.OpenAI(base_url=f"{service.urls['standard']}/v1", api_key="none", max_retries=0)
     chat: list[Any] = [{"role": "user", "content": "Tell me about " + " ".join(WORDS * 20)}]
@@ -96,6 +98,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
         started.kill()
 
 
+@pytest.mark.behaviour("errors.capacity", columns=["standard"])
 async def test_beyond_the_queue_requests_are_refused_with_a_time_to_come_back(narrow: ServeProcess) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Count"}], "max_tokens": 100, "ignore_eos": True}
     url = f"{narrow.urls['standard']}/v1/chat/completions"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
+from tests.behaviour.statements import MODEL as MODEL_COLUMN
 from tests.e2e.conftest import MODEL, ServeProcess, eventually
 
 GRAVITY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is gravity?"}]
@@ -38,11 +40,13 @@ def streamed(sdk: openai.OpenAI, **options: Any) -> tuple[list[str], str | None]
     return [p for p in pieces if p], reason
 
 
+@pytest.mark.behaviour("models.list")
 def test_models(sdk: openai.OpenAI) -> None:
     assert MODEL in [m.id for m in sdk.models.list()]
     assert sdk.models.retrieve(MODEL).id == MODEL
 
 
+@pytest.mark.behaviour("requests.max_tokens", "usage.tokens")
 def test_chat(sdk: openai.OpenAI) -> None:
     found = greedy(sdk)
     assert len(text_of(found)) > 20
@@ -54,6 +58,7 @@ def test_chat(sdk: openai.OpenAI) -> None:
     assert found.usage.total_tokens == found.usage.prompt_tokens + 24
 
 
+@pytest.mark.behaviour("requests.greedy", "streams.finish")
 def test_the_same_text_again_and_as_a_stream(sdk: openai.OpenAI) -> None:
     whole = text_of(greedy(sdk))
     assert text_of(greedy(sdk)) == whole
@@ -70,11 +75,13 @@ def test_a_natural_end(sdk: openai.OpenAI) -> None:
     assert "<|im_end|>" not in text_of(found)
 
 
+@pytest.mark.behaviour("requests.seed")
 def test_seeds(sdk: openai.OpenAI) -> None:
     drawn = [text_of(greedy(sdk, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.behaviour("requests.n")
 def test_two_choices(sdk: openai.OpenAI) -> None:
     found = greedy(sdk, n=2, temperature=1.5, seed=1)
     assert [c.index for c in found.choices] == [0, 1]
@@ -82,6 +89,7 @@ def test_two_choices(sdk: openai.OpenAI) -> None:
     assert found.usage is not None and found.usage.completion_tokens > 24
 
 
+@pytest.mark.behaviour("requests.n", "streams.finish", "streams.usage")
 def test_two_choices_streamed(sdk: openai.OpenAI) -> None:
     ends: list[int] = []
     options = {**GREEDY, "n": 2, "stream": True, "stream_options": {"include_usage": True}}
@@ -92,6 +100,7 @@ def test_two_choices_streamed(sdk: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 48
 
 
+@pytest.mark.behaviour("streams.stop", "requests.stop")
 @pytest.mark.parametrize("length", [1, 4, 9])
 def test_stop_strings_are_never_shown(sdk: openai.OpenAI, length: int) -> None:
     whole = text_of(greedy(sdk))
@@ -105,6 +114,7 @@ def test_stop_strings_are_never_shown(sdk: openai.OpenAI, length: int) -> None:
     assert reason == "stop"
 
 
+@pytest.mark.behaviour("requests.logprobs")
 def test_logprobs(sdk: openai.OpenAI) -> None:
     found = greedy(sdk, logprobs=True, top_logprobs=3)
     logprobs = found.choices[0].logprobs
@@ -117,6 +127,7 @@ def test_logprobs(sdk: openai.OpenAI) -> None:
         assert token.top_logprobs[0].token == token.token  # greedy
 
 
+@pytest.mark.behaviour("requests.roles", "requests.content")
 def test_roles_and_parts(sdk: openai.OpenAI) -> None:
     messages = [
         {"role": "developer", "content": "Be brief."},
@@ -130,6 +141,7 @@ def test_roles_and_parts(sdk: openai.OpenAI) -> None:
     assert text_of(greedy(sdk, messages=messages))
 
 
+@pytest.mark.behaviour("completions.echo")
 def test_completions(sdk: openai.OpenAI) -> None:
     prompts = ["Once upon a time", "The capital of"]
     found = sdk.completions.create(
@@ -141,6 +153,7 @@ def test_completions(sdk: openai.OpenAI) -> None:
     assert prompts[0] + "".join(c.choices[0].text for c in chunks) == found.choices[0].text
 
 
+@pytest.mark.behaviour("completions.echo")
 def test_completions_of_tokens(sdk: openai.OpenAI) -> None:
     found = sdk.completions.create(model=MODEL, prompt=[[504, 3575], [504]], max_tokens=4, stream=False)
     assert len(found.choices) == 2
@@ -150,6 +163,7 @@ def test_completions_of_tokens(sdk: openai.OpenAI) -> None:
     assert caught.value.param == "prompt"
 
 
+@pytest.mark.behaviour("requests.logit_bias")
 def test_logit_bias(sdk: openai.OpenAI) -> None:
     forced = sdk.completions.create(
         model=MODEL,
@@ -165,6 +179,7 @@ def test_logit_bias(sdk: openai.OpenAI) -> None:
     assert len(set(logprobs.tokens)) == 1
 
 
+@pytest.mark.behaviour("streams.characters")
 def test_characters_of_several_tokens(sdk: openai.OpenAI) -> None:
     messages = [{"role": "user", "content": "Repeat exactly: 😀 żółć 日本語 😀"}]
     whole = text_of(greedy(sdk, messages=messages, max_tokens=48))
@@ -173,6 +188,7 @@ def test_characters_of_several_tokens(sdk: openai.OpenAI) -> None:
     assert all("\ufffd" not in p for p in pieces[:-1])
 
 
+@pytest.mark.behaviour("errors.validation", "errors.unknown_model")
 def test_errors(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         greedy(sdk, model="gpt-4o")
@@ -185,6 +201,7 @@ def test_errors(sdk: openai.OpenAI) -> None:
     assert (unsupported.value.param, unsupported.value.code) == ("store", "unsupported_value")
 
 
+@pytest.mark.behaviour("errors.context")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "options", [{"max_tokens": 10**6}, {"messages": [{"role": "user", "content": "a b " * 40_000}]}]
@@ -204,15 +221,20 @@ async def test_many_at_the_same_time(url: str) -> None:
                 "content": f"Tell me about the number {i}.",
             }
             options: dict[str, Any] = {**GREEDY, "messages": [message]}
+            if i % 3 == 0:
+                options |= {"temperature": 1.5, "seed": i}
             if i % 2:
                 found = await sdk.chat.completions.create(**options, stream=False)
                 return found.choices[0].message.content or ""
             stream = await sdk.chat.completions.create(**options, stream=True)
             return "".join([c.choices[0].delta.content or "" async for c in stream])
 
-        assert all(await asyncio.gather(*(one(i) for i in range(12))))
+        together = await asyncio.gather(*(one(i) for i in range(12)))
+        assert all(together)
+        assert [await one(i) for i in (0, 3, 5)] == [together[i] for i in (0, 3, 5)]
 
 
+@pytest.mark.behaviour("streams.leaving")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves(url: str, stream: bool) -> None:
     body = {"model": MODEL, "messages": GRAVITY, "max_tokens": 7000, "ignore_eos": True, "stream": stream}
@@ -267,6 +289,7 @@ def test_a_worker_that_dies(own_service: ServeProcess) -> None:
     own_service.stop()
 
 
+@pytest.mark.behaviour("embeddings.forms", "embeddings.dimensions")
 def test_embeddings(sdk: openai.OpenAI) -> None:
     texts = ["The cat sat on the mat.", "A cat is sitting on a rug.", "Stock markets fell sharply on Monday."]
     first, second, other = (d.embedding for d in sdk.embeddings.create(model=MODEL, input=texts).data)
@@ -283,6 +306,7 @@ def test_embeddings(sdk: openai.OpenAI) -> None:
     assert (too_long.value.code, too_long.value.param) == ("context_length_exceeded", "input")
 
 
+@pytest.mark.behaviour("extensions.tokens")
 def test_tokens_and_back(url: str) -> None:
     body = {"model": MODEL, "content": "Hello <|im_end|> wörld"}
     tokens = httpx.post(f"{url}/tokenize", json=body).json()["tokens"]
@@ -295,6 +319,7 @@ def test_tokens_and_back(url: str) -> None:
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "tokens"
 
 
+@pytest.mark.behaviour("completions.echo")
 def test_a_text_is_scored_as_benchmarks_do(sdk: openai.OpenAI) -> None:
     """echo with logprobs and no output at all; and with output the echoed tokens come first."""
     text = "Paris is the capital of France."
@@ -336,6 +361,7 @@ def test_a_user_ends_no_turn(sdk: openai.OpenAI, url: str) -> None:
     assert num_prompt_tokens(f"a {attack} b") >= num_prompt_tokens("a b") + len(as_text["tokens"]) > 5
 
 
+@pytest.mark.behaviour("responses.text")
 def test_responses(sdk: openai.OpenAI) -> None:
     """The same text as chat gives; a conversation that goes on finds its beginning in the prefix cache."""
     question = "What is gravity?"
@@ -352,3 +378,40 @@ def test_responses(sdk: openai.OpenAI) -> None:
     messages = [*GRAVITY, {"role": "assistant", "content": whole.output_text}, {"role": "user", "content": "Say more."}]
     assert after.output_text == text_of(greedy(sdk, messages=messages))
     sdk.responses.delete(whole.id)
+
+
+# ---- the model `consensus`, which answers with the one real model there is
+
+
+@pytest.fixture
+def consensus(service: ServeProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.urls['consensus']}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+ROUTED = {"model": "consensus/route"}
+
+
+@pytest.mark.behaviour("requests.greedy", "requests.seed", "requests.max_tokens", columns=[MODEL_COLUMN])
+def test_consensus_gives_the_same_text_again_and_as_a_stream(consensus: openai.OpenAI) -> None:
+    whole = greedy(consensus, **ROUTED)
+    assert text_of(greedy(consensus, **ROUTED)) == text_of(whole)
+    pieces, reason = streamed(consensus, **ROUTED)
+    assert "".join(pieces) == text_of(whole) and reason == whole.choices[0].finish_reason == "length"
+    drawn = [text_of(greedy(consensus, **ROUTED, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.behaviour("streams.stop", "requests.stop", columns=[MODEL_COLUMN])
+def test_consensus_never_shows_a_stop_string(consensus: openai.OpenAI) -> None:
+    whole = text_of(greedy(consensus, **ROUTED))
+    stop = whole[20:24]
+    pieces, reason = streamed(consensus, **ROUTED, stop=stop)
+    assert "".join(pieces) == whole[: whole.index(stop)] and reason == "stop"
+
+
+@pytest.mark.behaviour("streams.characters", columns=[MODEL_COLUMN])
+def test_consensus_tears_no_character(consensus: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "Repeat exactly: 😀 żółć 日本語 😀"}]
+    pieces, _ = streamed(consensus, **ROUTED, messages=messages, max_tokens=48)
+    assert all("\ufffd" not in p for p in pieces[:-1])

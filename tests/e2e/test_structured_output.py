@@ -10,7 +10,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.e2e.conftest import MODEL
+from tests.behaviour.statements import MODEL as CONSENSUS
+from tests.e2e.conftest import MODEL, ServeProcess
 
 MESSAGES: Any = [{"role": "user", "content": "Invent a person and describe them as JSON."}]
 
@@ -37,6 +38,7 @@ def json_schema(schema: dict[str, Any]) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
+@pytest.mark.behaviour("structured.json_schema")
 def test_parse_with_a_pydantic_model(sdk: openai.OpenAI) -> None:
     for seed in range(3):
         parsed = sdk.chat.completions.parse(
@@ -47,6 +49,7 @@ def test_parse_with_a_pydantic_model(sdk: openai.OpenAI) -> None:
         assert parsed.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.behaviour("structured.json_schema")
 def test_parse_in_a_stream(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.stream(
         model=MODEL, messages=MESSAGES, response_format=Person, seed=1, max_tokens=400
@@ -62,6 +65,7 @@ def test_a_truncated_answer_is_the_sdks_length_error(sdk: openai.OpenAI) -> None
         sdk.chat.completions.parse(model=MODEL, messages=MESSAGES, response_format=Person, max_tokens=5)
 
 
+@pytest.mark.behaviour("structured.json_object")
 def test_json_object(sdk: openai.OpenAI) -> None:
     done = sdk.chat.completions.create(
         model=MODEL,
@@ -113,6 +117,7 @@ def test_vllms_extensions(sdk: openai.OpenAI, structured: dict[str, Any], patter
     assert re.fullmatch(pattern, text.choices[0].text)
 
 
+@pytest.mark.behaviour("structured.refused")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
@@ -129,3 +134,22 @@ def test_what_cannot_be_compiled_is_a_400(
     with pytest.raises(openai.BadRequestError, match=message) as caught:
         sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=stream, extra_body=fields)
     assert caught.value.param == param
+
+
+@pytest.mark.behaviour("structured.json_object", "structured.json_schema", "structured.refused", columns=[CONSENSUS])
+def test_the_model_consensus_keeps_to_a_schema_too(service: ServeProcess) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    with openai.OpenAI(base_url=f"{service.urls['consensus']}/v1", api_key="none", max_retries=0) as sdk:
+        options: Any = {"model": "consensus", "messages": MESSAGES, "max_tokens": 60}
+        wanted = json_schema({**schema, "additionalProperties": False})
+        found = sdk.chat.completions.create(**options, response_format=wanted)
+        assert set(json.loads(found.choices[0].message.content or "")) == {"ok"}
+        pieces = sdk.chat.completions.create(**options, response_format=wanted, stream=True)
+        assert set(json.loads("".join(chunk.choices[0].delta.content or "" for chunk in pieces))) == {"ok"}
+        free = sdk.chat.completions.create(**options, response_format={"type": "json_object"}).choices[0]
+        assert (free.message.content or "").startswith("{")
+        if free.finish_reason == "stop":
+            json.loads(free.message.content or "")
+        with pytest.raises(openai.BadRequestError) as caught:
+            sdk.chat.completions.create(**options, response_format=json_schema({"$ref": "#/nowhere"}))
+        assert (caught.value.param or "").startswith("response_format")

@@ -8,7 +8,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.e2e.conftest import MODEL
+from tests.behaviour.statements import MODEL as MODEL_COLUMN
+from tests.e2e.conftest import MODEL, ServeProcess
 
 WEATHER: Any = {
     "type": "function",
@@ -45,6 +46,7 @@ def check_calls(calls: Any) -> None:
         jsonschema.validate(arguments, tool["function"].get("parameters", {"type": "object", "maxProperties": 0}))
 
 
+@pytest.mark.behaviour("tools.required")
 @pytest.mark.parametrize("seed", range(2))
 def test_required_and_named_calls_satisfy_the_schema(sdk: openai.OpenAI, seed: int) -> None:
     for choice in ("required", NAMED):
@@ -56,11 +58,13 @@ def test_required_and_named_calls_satisfy_the_schema(sdk: openai.OpenAI, seed: i
             assert {c.function.name for c in message.tool_calls} == {"get_weather"}
 
 
+@pytest.mark.behaviour("tools.parallel")
 def test_one_call_only_without_parallel_calls(sdk: openai.OpenAI) -> None:
     message = create(sdk, tool_choice="required", parallel_tool_calls=False).choices[0].message
     assert len(message.tool_calls) == 1
 
 
+@pytest.mark.behaviour("tools.deltas", "tools.parallel")
 def test_a_stream_gives_the_same_calls_in_parts(sdk: openai.OpenAI) -> None:
     options = {"tool_choice": "required", "seed": 4, "temperature": 0.8}
     whole = create(sdk, **options).choices[0].message
@@ -80,6 +84,7 @@ def test_a_stream_gives_the_same_calls_in_parts(sdk: openai.OpenAI) -> None:
     assert [c.choices[0].finish_reason for c in chunks if c.choices[0].finish_reason] == ["tool_calls"]
 
 
+@pytest.mark.behaviour("tools.deltas")
 def test_the_sdks_streaming_helper(sdk: openai.OpenAI) -> None:
     class GetWeather(BaseModel):
         """The weather in a city"""
@@ -98,6 +103,7 @@ def test_the_sdks_streaming_helper(sdk: openai.OpenAI) -> None:
     assert calls and isinstance(calls[0].function.parsed_arguments, GetWeather)
 
 
+@pytest.mark.behaviour("tools.choice")
 def test_auto_and_none(sdk: openai.OpenAI) -> None:
     """What a small model does with tools is its own affair; the answer has one of two shapes."""
     auto = create(sdk, tool_choice="auto", temperature=0).choices[0]
@@ -110,6 +116,7 @@ def test_auto_and_none(sdk: openai.OpenAI) -> None:
     assert (none.tool_calls, none.content) == (None, plain.content)
 
 
+@pytest.mark.behaviour("tools.conversation")
 def test_a_conversation_with_results(sdk: openai.OpenAI) -> None:
     asked = create(sdk, tool_choice=NAMED, parallel_tool_calls=False).choices[0].message
     result = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": '{"forecast": "rain, 12 degrees"}'}
@@ -165,8 +172,22 @@ BAD = [
 ]
 
 
+@pytest.mark.behaviour("tools.refused")
 @pytest.mark.parametrize(("fields", "param"), BAD)
 def test_what_cannot_be_served_is_a_400(sdk: openai.OpenAI, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         create(sdk, stream=True, extra_body=fields)
     assert caught.value.param == param
+
+
+@pytest.mark.behaviour("tools.required", "tools.parallel", "tools.deltas", columns=[MODEL_COLUMN])
+def test_the_model_consensus_calls_once_where_it_may_not_call_twice(service: ServeProcess) -> None:
+    with openai.OpenAI(base_url=f"{service.urls['consensus']}/v1", api_key="none", max_retries=0) as sdk:
+        options: Any = {"model": "consensus", "messages": MESSAGES, "tools": [WEATHER, TIME], "max_tokens": 300}
+        options |= {"tool_choice": "required", "parallel_tool_calls": False}
+        whole = sdk.chat.completions.create(**options).choices[0].message.tool_calls
+        assert whole is not None and len(whole) == 1
+        check_calls(whole)
+        with sdk.chat.completions.stream(**options) as stream:
+            calls = stream.get_final_completion().choices[0].message.tool_calls
+        assert calls is not None and len(calls) == 1

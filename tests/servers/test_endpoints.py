@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from axion_llm.api.schemas import MAX_CHOICES
-from tests.fakes.fake_pool import FakePool, Script
+from axion_llm.servers.profile import Kind
+from tests.fakes.fake_pool import FakePool, Script, spec
 from tests.servers.conftest import LiveServer, eventually
 
 BODY = {"model": "fake", "messages": [{"role": "user", "content": "Hi there you"}]}
 
 
+@pytest.mark.behaviour("models.list", "models.at_once")
 def test_models_are_listed_loaded_or_not(http: httpx.Client, pool: FakePool) -> None:
     found = http.get("/v1/models").json()
     assert found["object"] == "list"
@@ -27,6 +29,7 @@ def test_models_are_listed_loaded_or_not(http: httpx.Client, pool: FakePool) -> 
     assert pool.num_leases == 0
 
 
+@pytest.mark.behaviour("models.one")
 @pytest.mark.parametrize("path", ["/v1/models/org/other", "/v1/models/org%2Fother"])
 def test_one_model_also_with_a_slash(http: httpx.Client, path: str) -> None:
     assert http.get(path).json()["id"] == "org/other"
@@ -79,6 +82,7 @@ def test_requests_of_the_streaming_port_are_interactive(server: LiveServer, pool
         assert pool.requests[-1].interactive == (kind == "streaming")
 
 
+@pytest.mark.behaviour("usage.tokens")
 def test_usage(http: httpx.Client, pool: FakePool) -> None:
     pool.script = Script(cached=2)
     found = http.post("/v1/chat/completions", json=BODY | {"stream": False, "n": 2}).json()
@@ -90,6 +94,7 @@ def test_usage(http: httpx.Client, pool: FakePool) -> None:
     }
 
 
+@pytest.mark.behaviour("completions.echo")
 def test_completions_of_prompts_of_each_kind(http: httpx.Client, pool: FakePool) -> None:
     for prompt, expected in [
         ("a", ["a"]),
@@ -161,3 +166,14 @@ def test_metrics_name_each_loaded_model(http: httpx.Client) -> None:
     response = http.get("/metrics")
     assert response.status_code == 200 and response.headers["content-type"].startswith("text/plain")
     assert 'axion_engine_steps_total{model="fake"}' in response.text
+
+
+def test_a_client_can_see_who_takes_images(server: LiveServer, pool: FakePool) -> None:
+    def modalities(kind: Kind) -> dict[str, list[str]]:
+        models = httpx.get(f"{server.urls[kind]}/v1/models").json()["data"]
+        return {m["id"]: m["input_modalities"] for m in models}
+
+    assert modalities("consensus")["consensus"] == ["text"]
+    pool.specs = [spec("fake"), spec("seeing", mmproj="projector.gguf")]
+    assert modalities("standard") == {"fake": ["text"], "seeing": ["text", "image"]}
+    assert modalities("consensus")["consensus/vote"] == ["text", "image"]

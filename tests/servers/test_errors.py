@@ -35,6 +35,7 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+@pytest.mark.behaviour("errors.unknown_model", "errors.shape")
 @pytest.mark.parametrize("stream", [False, True, None])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 def test_unknown_model(http: httpx.Client, path: str, stream: bool | None) -> None:
@@ -42,6 +43,7 @@ def test_unknown_model(http: httpx.Client, path: str, stream: bool | None) -> No
     assert error_of(http.post(path, json=body), 404)["code"] == "model_not_found"
 
 
+@pytest.mark.behaviour("errors.paths", "errors.shape")
 def test_unknown_path_and_wrong_method(http: httpx.Client) -> None:
     assert error_of(http.get("/v2/chat"), 404)["code"] == "not_found"
     assert error_of(http.post("/v1/chat/completions/"), 404)["code"] == "not_found"
@@ -52,10 +54,12 @@ def test_unknown_path_and_wrong_method(http: httpx.Client) -> None:
     error_of(http.post("/health"), 405)
 
 
+@pytest.mark.behaviour("errors.unknown_model")
 def test_a_model_that_is_not_there(http: httpx.Client) -> None:
     assert error_of(http.get("/v1/models/a/b"), 404)["code"] == "model_not_found"
 
 
+@pytest.mark.behaviour("errors.validation", "errors.shape")
 def test_bad_field(http: httpx.Client) -> None:
     error = error_of(http.post(CHAT, json=BODY | {"temperature": 3}), 400)
     assert error["param"] == "temperature"
@@ -63,6 +67,7 @@ def test_bad_field(http: httpx.Client) -> None:
     assert "temperature" in error["message"]
 
 
+@pytest.mark.behaviour("errors.validation")
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"a":1', b"null"])
 def test_broken_body(http: httpx.Client, content: bytes) -> None:
     error_of(http.post(CHAT, content=content, headers=JSON), 400)
@@ -81,6 +86,7 @@ def test_ways_to_say_json(http: httpx.Client, media_type: str) -> None:
     assert response.status_code == 200
 
 
+@pytest.mark.behaviour("errors.body_size", "errors.shape")
 def test_body_too_large(http: httpx.Client) -> None:
     big = b'"' + b"x" * MAX_BODY_BYTES + b'"'
     assert error_of(http.post(CHAT, content=big, headers=JSON), 413)["code"] == "request_too_large"
@@ -119,6 +125,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.behaviour("errors.shape", "errors.context", "errors.capacity")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("place", ["load", "accept"])
 @pytest.mark.parametrize(("exc", "status"), FAULTS)
@@ -146,6 +153,7 @@ def test_a_cancel_inside_the_server_is_not_an_answer(http: httpx.Client, pool: F
     error_of(http.post(CHAT, json=BODY | {"stream": False}), 500)
 
 
+@pytest.mark.behaviour("errors.shape")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_bug_says_nothing_and_is_logged_with_the_request_id(
     http: httpx.Client, pool: FakePool, caplog: pytest.LogCaptureFixture, stream: bool
@@ -174,6 +182,7 @@ def test_a_bug_outside_of_completions(
         assert "secret" not in response.text
 
 
+@pytest.mark.behaviour("errors.request_id")
 @pytest.mark.parametrize("given", ["abc-123", "a" * 128, "0b1f:9/z=+~@."])
 def test_the_clients_request_id_is_kept(http: httpx.Client, given: str) -> None:
     for response in (
@@ -184,6 +193,7 @@ def test_the_clients_request_id_is_kept(http: httpx.Client, given: str) -> None:
         assert response.headers["x-request-id"] == given
 
 
+@pytest.mark.behaviour("errors.request_id")
 @pytest.mark.parametrize("given", [b"", b"a" * 129, b"a b", b"x\ty", "é".encode()])
 def test_a_request_id_that_is_not_sane_is_not(http: httpx.Client, given: bytes) -> None:
     found = http.get("/health", headers={b"x-request-id": given}).headers["x-request-id"]

@@ -49,7 +49,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-@pytest.fixture(params=["standard", "streaming"])
+@pytest.fixture(params=["standard", "streaming", "consensus"])
 def url(locked: LiveServer, request: pytest.FixtureRequest) -> str:
     return locked.urls[request.param]  # type: ignore[index]
 
@@ -58,6 +58,7 @@ def with_key(scope: str) -> dict[str, str]:
     return {"authorization": f"Bearer {SECRETS[scope]}"}
 
 
+@pytest.mark.behaviour("errors.key")
 def test_the_sdk_with_and_without_a_key(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key=SECRETS["use"], max_retries=0) as client:
         assert client.models.list().data
@@ -69,6 +70,7 @@ def test_the_sdk_with_and_without_a_key(url: str) -> None:
         assert caught.value.code == "invalid_api_key"
 
 
+@pytest.mark.behaviour("errors.key", "errors.shape")
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", "Basic dTpw", "\xff"])
 @pytest.mark.parametrize("path", CLOSED)
 def test_without_a_right_key_all_paths_are_closed(url: str, path: str, given: str | None) -> None:

@@ -55,6 +55,7 @@ def seeing(pool: FakePool) -> FakePool:
     return pool
 
 
+@pytest.mark.behaviour("images.data")
 def test_images_reach_the_worker_at_their_places(sdk: openai.OpenAI, seeing: FakePool) -> None:
     asked = messages("See", data_url(png("red")), "and", data_url(png("blue")), "<|im_end|>?")
     sdk.chat.completions.create(model="fake", messages=asked, stream=False)
@@ -77,6 +78,7 @@ def test_the_same_through_the_responses_api(sdk: openai.OpenAI, seeing: FakePool
     assert [image.data for image in seeing.requests[1].images] == [png()]
 
 
+@pytest.mark.behaviour("images.blind")
 def test_a_model_without_vision(sdk: openai.OpenAI, pool: FakePool) -> None:
     with pytest.raises(openai.BadRequestError, match="takes no images") as caught:
         sdk.chat.completions.create(model="fake", messages=messages("See", data_url(png())), stream=True)

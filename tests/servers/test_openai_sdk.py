@@ -16,6 +16,7 @@ from tests.servers.conftest import eventually
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
 
 
+@pytest.mark.behaviour("models.list", "models.one")
 def test_models(sdk: openai.OpenAI) -> None:
     assert [m.id for m in sdk.models.list()][:2] == ["fake", "org/other"]
     assert sdk.models.retrieve("org/other").id == "org/other"
@@ -35,6 +36,15 @@ def test_chat(sdk: openai.OpenAI, pool: FakePool) -> None:
     assert pool.requests[0].prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.behaviour(
+    "requests.sampling",
+    "requests.roles",
+    "requests.content",
+    "requests.unknown_fields",
+    "requests.seed",
+    "requests.stop",
+    "requests.max_tokens",
+)
 def test_every_option_reaches_the_worker(sdk: openai.OpenAI, pool: FakePool) -> None:
     sdk.chat.completions.create(
         model="fake",
@@ -64,6 +74,7 @@ def test_every_option_reaches_the_worker(sdk: openai.OpenAI, pool: FakePool) -> 
     assert (first.sampling.seed, second.sampling.seed) == (42, 43)
 
 
+@pytest.mark.behaviour("requests.n", "requests.logprobs")
 def test_choices_and_logprobs(sdk: openai.OpenAI) -> None:
     found = sdk.chat.completions.create(
         model="fake", messages=MESSAGES, stream=False, n=3, logprobs=True, top_logprobs=2
@@ -76,6 +87,7 @@ def test_choices_and_logprobs(sdk: openai.OpenAI) -> None:
     assert bytes(logprobs.content[0].bytes or []) == b"Hel"
 
 
+@pytest.mark.behaviour("streams.role", "streams.finish", "streams.identity", "streams.usage")
 def test_stream(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=True) as stream:
         chunks = list(stream)
@@ -86,6 +98,7 @@ def test_stream(sdk: openai.OpenAI) -> None:
     assert all(c.usage is None for c in chunks)
 
 
+@pytest.mark.behaviour("streams.usage", "usage.tokens")
 def test_stream_with_usage(sdk: openai.OpenAI, pool: FakePool) -> None:
     pool.script = Script(cached=1)
     options: Any = {"include_usage": True}
@@ -101,6 +114,7 @@ def test_stream_with_usage(sdk: openai.OpenAI, pool: FakePool) -> None:
     assert sorted(c.choices[0].index for c in chunks[:-1] if c.choices[0].finish_reason) == [0, 1]
 
 
+@pytest.mark.behaviour("streams.finish")
 def test_the_streaming_helper(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.stream(model="fake", messages=MESSAGES, logprobs=True) as stream:
         text = "".join(e.delta for e in stream if e.type == "content.delta")
@@ -108,6 +122,7 @@ def test_the_streaming_helper(sdk: openai.OpenAI) -> None:
     assert text == final.choices[0].message.content == "Hello world"
 
 
+@pytest.mark.behaviour("completions.echo")
 def test_completions(sdk: openai.OpenAI) -> None:
     found = sdk.completions.create(model="fake", prompt=["one ", "two "], echo=True, n=2, stream=False, max_tokens=2)
     assert [c.text for c in found.choices] == ["one Hello", "one Hello", "two Hello", "two Hello"]
@@ -115,6 +130,7 @@ def test_completions(sdk: openai.OpenAI) -> None:
     assert found.usage is not None and found.usage.completion_tokens == 8
 
 
+@pytest.mark.behaviour("requests.logprobs")
 def test_logprobs_of_completions(sdk: openai.OpenAI) -> None:
     found = sdk.completions.create(model="fake", prompt="p", logprobs=2, stream=False)
     logprobs = found.choices[0].logprobs
@@ -130,6 +146,7 @@ def test_stream_of_completions(sdk: openai.OpenAI) -> None:
     assert [c.choices[0].finish_reason for c in chunks][-1] == "stop"
 
 
+@pytest.mark.behaviour("errors.shape", "errors.validation", "errors.unknown_model", "errors.context", "errors.capacity")
 def test_errors_are_the_sdks(sdk: openai.OpenAI, pool: FakePool) -> None:
     def create(**options: Any) -> None:
         sdk.chat.completions.create(**{"model": "fake", "messages": MESSAGES, **options})
@@ -155,6 +172,7 @@ def test_errors_are_the_sdks(sdk: openai.OpenAI, pool: FakePool) -> None:
         create()
 
 
+@pytest.mark.behaviour("streams.failure")
 def test_a_failure_in_mid_stream_is_raised(sdk: openai.OpenAI, pool: FakePool) -> None:
     pool.script = Script(fail=errors.WorkerDied("the worker is gone"), fail_after=2)
     received = []
@@ -165,6 +183,7 @@ def test_a_failure_in_mid_stream_is_raised(sdk: openai.OpenAI, pool: FakePool) -
     assert caught.value.code == "worker_died"
 
 
+@pytest.mark.behaviour("errors.capacity")
 def test_retries_follow_our_headers(sdk: openai.OpenAI, pool: FakePool) -> None:
     patient = sdk.with_options(max_retries=1)
     pool.script = Script(reject=errors.ModelLoadError("truncated"))  # says: do not retry
@@ -189,6 +208,7 @@ async def test_async(async_sdk: openai.AsyncOpenAI) -> None:
     assert await asyncio.gather(*(one() for _ in range(8)), *(streamed() for _ in range(8))) == ["Hello world"] * 16
 
 
+@pytest.mark.behaviour("streams.leaving")
 async def test_leaving_a_stream_cancels_it(async_sdk: openai.AsyncOpenAI, pool: FakePool) -> None:
     pool.script = Script(pieces=["x"] * 1000, delay=0.01)
     async with await async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=True, n=2) as stream:
@@ -198,6 +218,7 @@ async def test_leaving_a_stream_cancels_it(async_sdk: openai.AsyncOpenAI, pool: 
     await asyncio.to_thread(eventually, lambda: pool.num_cancelled == 2 and pool.num_running == 0)
 
 
+@pytest.mark.behaviour("streams.leaving")
 async def test_a_cancelled_task_cancels_its_request(async_sdk: openai.AsyncOpenAI, pool: FakePool) -> None:
     pool.script = Script(hang_after=1)
     task = asyncio.create_task(async_sdk.chat.completions.create(model="fake", messages=MESSAGES, stream=False))

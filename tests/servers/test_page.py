@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from axion_llm.servers.page import ROOT, page_files
 
@@ -70,6 +71,12 @@ def test_all_modules_are_asked_for_at_once() -> None:
 def test_each_file_is_small() -> None:
     assert [p.name for p in ROOT.rglob("*.*") if len(p.read_text().splitlines()) > 300] == []
     assert sum(len(f.content) for f in FILES.values()) < 150_000
+
+
+def test_a_wheel_has_them_all() -> None:
+    project = ROOT.parent.parent
+    found = {file.distribution_path for file in WheelBuilder(str(project)).recurse_included_files()}
+    assert {f"axion_llm/web/{path.relative_to(ROOT).as_posix()}" for path in ROOT.rglob("*.*")} <= found
 
 
 def test_every_import_is_of_a_file_that_is_there() -> None:

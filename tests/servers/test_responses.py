@@ -32,6 +32,7 @@ ORDER = [
 ]
 
 
+@pytest.mark.behaviour("responses.text")
 def test_create(sdk: openai.OpenAI, pool: FakePool) -> None:
     found = sdk.responses.create(model="fake", input="Hi", instructions="Be brief.", stream=False, metadata={"a": "b"})
     assert found.output_text == "Hello world"
@@ -89,6 +90,7 @@ def test_every_form_of_input(sdk: openai.OpenAI, pool: FakePool) -> None:
 # ---- streams
 
 
+@pytest.mark.behaviour("responses.text")
 def test_the_events_of_a_stream_and_their_order(sdk: openai.OpenAI) -> None:
     with sdk.responses.create(model="fake", input="Hi", stream=True) as stream:
         events = list(stream)
@@ -111,6 +113,7 @@ def test_the_lines_of_a_stream(http: httpx.Client) -> None:
     assert kinds == [(kind, kind) for kind in ORDER]
 
 
+@pytest.mark.behaviour("responses.text")
 def test_the_streaming_helper(sdk: openai.OpenAI) -> None:
     with sdk.responses.stream(model="fake", input="Hi", max_output_tokens=100) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
@@ -164,6 +167,7 @@ def test_a_stored_response_is_read_again(sdk: openai.OpenAI) -> None:
     assert sdk.responses.retrieve(last.response.id).to_dict() == last.response.to_dict()
 
 
+@pytest.mark.behaviour("responses.previous")
 def test_a_conversation_goes_on(sdk: openai.OpenAI, pool: FakePool) -> None:
     """What was said is put before the new input; instructions are not carried over."""
     first = sdk.responses.create(model="fake", input="one", instructions="Never again.", stream=False)
@@ -228,6 +232,7 @@ def started(**settings: object) -> Iterator[tuple[LiveServer, openai.OpenAI]]:
             server.join()
 
 
+@pytest.mark.behaviour("responses.previous", columns=["standard"])
 def test_storing_can_be_switched_off() -> None:
     with started(store_responses=False) as (server, sdk):
         created = sdk.responses.create(model="fake", input="Hi")

@@ -35,6 +35,7 @@ def raw_post(url: str, body: dict[str, Any]) -> Iterator[socket.socket]:
         yield sock
 
 
+@pytest.mark.behaviour("streams.finish")
 def test_headers_and_frames(http: httpx.Client) -> None:
     response = http.post(CHAT, json=BODY)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -50,6 +51,7 @@ def test_one_event_for_each_token_also_when_they_come_at_once(http: httpx.Client
     assert len(found) == 1 + 500 + 1 + 1
 
 
+@pytest.mark.behaviour("streams.failure")
 @pytest.mark.parametrize("fail_after", [0, 1, 2])
 @pytest.mark.parametrize(
     ("exc", "code"),
@@ -70,6 +72,7 @@ def test_a_failure_in_mid_stream(
     assert http.post(CHAT, json=BODY).status_code == 200  # the connection is still good
 
 
+@pytest.mark.behaviour("streams.failure")
 def test_a_model_that_ends_without_a_word(http: httpx.Client, pool: FakePool) -> None:
     pool.script = Script(has_end=False)
     *_, error, done = data(http.post(CHAT, json=BODY).text)
@@ -77,6 +80,7 @@ def test_a_model_that_ends_without_a_word(http: httpx.Client, pool: FakePool) ->
     assert done == "[DONE]"
 
 
+@pytest.mark.behaviour("errors.cold_model")
 def test_a_cold_model_holds_the_request_open(http: httpx.Client, pool: FakePool) -> None:
     pool.load_seconds = 0.3
     began = time.monotonic()
@@ -84,6 +88,7 @@ def test_a_cold_model_holds_the_request_open(http: httpx.Client, pool: FakePool)
     assert time.monotonic() - began > 0.25
 
 
+@pytest.mark.behaviour("streams.keep_alive")
 def test_comments_in_a_long_silence(http: httpx.Client, pool: FakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "keep_alive_seconds", 0.05)
     pool.script = Script(pieces=["a", "b"], delay=0.3)
@@ -99,6 +104,7 @@ def test_no_comments_while_tokens_come(http: httpx.Client, pool: FakePool, monke
     assert "keep-alive" not in http.post(CHAT, json=BODY).text
 
 
+@pytest.mark.behaviour("streams.leaving")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_client_that_leaves_in_the_middle(url: str, pool: FakePool, stream: bool, n: int) -> None:
@@ -109,6 +115,7 @@ def test_a_client_that_leaves_in_the_middle(url: str, pool: FakePool, stream: bo
     assert pool.num_cancelled == n
 
 
+@pytest.mark.behaviour("streams.leaving")
 def test_a_client_that_leaves_while_the_model_loads(url: str, pool: FakePool) -> None:
     pool.load_seconds = 60
     with raw_post(url, BODY):

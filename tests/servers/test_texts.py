@@ -15,6 +15,7 @@ from tests.fakes.fake_pool import FakePool, Script
 from tests.servers.conftest import eventually
 
 
+@pytest.mark.behaviour("embeddings.forms")
 def test_embeddings_as_the_sdk_asks_for_them(sdk: openai.OpenAI, pool: FakePool) -> None:
     """It asks for base64 without telling and decodes it."""
     found = sdk.embeddings.create(model="fake", input=["a", "ab"])
@@ -33,6 +34,7 @@ def test_base64_and_floats_are_the_same(http: httpx.Client, sdk: openai.OpenAI) 
     assert isinstance(encoded["data"][0]["embedding"], str)
 
 
+@pytest.mark.behaviour("embeddings.forms")
 @pytest.mark.parametrize(
     ("given", "asked"),
     [("text", ["text"]), (["a", "b"], ["a", "b"]), ([1, 2, 3], [[1, 2, 3]]), ([[1], [2, 3]], [[1], [2, 3]])],
@@ -43,6 +45,7 @@ def test_every_form_of_input(sdk: openai.OpenAI, pool: FakePool, given: Any, ask
     assert isinstance(question, Embed) and question.inputs == asked
 
 
+@pytest.mark.behaviour("embeddings.dimensions")
 def test_dimensions(sdk: openai.OpenAI) -> None:
     shorter = sdk.embeddings.create(model="fake", input="ab", dimensions=3)
     assert shorter.data[0].embedding == [0, 0, 1]
@@ -90,6 +93,7 @@ async def test_a_client_that_leaves_is_not_worked_for(async_sdk: openai.AsyncOpe
     await asyncio.to_thread(eventually, lambda: pool.num_cancelled == 1 and pool.num_leases == 0)
 
 
+@pytest.mark.behaviour("extensions.tokens")
 def test_tokenize(http: httpx.Client, pool: FakePool) -> None:
     found = http.post("/tokenize", json={"model": "fake", "content": "aé"})
     assert found.json() == {"tokens": [0x61, 0xC3, 0xA9]}
@@ -102,6 +106,7 @@ def test_tokenize(http: httpx.Client, pool: FakePool) -> None:
     assert isinstance(question, Tokenize) and (question.add_special, question.parse_special) == (True, False)
 
 
+@pytest.mark.behaviour("extensions.tokens")
 def test_detokenize(http: httpx.Client) -> None:
     found = http.post("/detokenize", json={"model": "fake", "tokens": [0x61, 0xC3, 0xA9]})
     assert found.json() == {"content": "aé"}

@@ -12,6 +12,7 @@ from axion_llm.api.tools.gemma3 import GEMMA3
 from axion_llm.api.tools.hermes import HERMES
 from axion_llm.api.tools.mistral import MISTRAL
 from axion_llm.api.tools.phi4 import PHI4
+from tests.behaviour.statements import MODEL
 from tests.fakes.fake_pool import FakePool, Script
 from tests.servers.conftest import LiveServer
 
@@ -46,6 +47,7 @@ def models(url: str, server: LiveServer) -> list[str]:
     return ["fake", "consensus"] if url == server.urls["consensus"] else ["fake"]
 
 
+@pytest.mark.behaviour("tools.deltas", "tools.choice", also=[MODEL])
 @pytest.mark.parametrize("form", TEMPLATES, ids=lambda f: f.name)
 def test_calls_of_every_family(sdk: openai.OpenAI, pool: FakePool, server: LiveServer, url: str, form: Form) -> None:
     for model in models(url, server):
@@ -67,6 +69,7 @@ def test_calls_of_every_family(sdk: openai.OpenAI, pool: FakePool, server: LiveS
         assert not any(e.type == "content.delta" and e.delta for e in events)
 
 
+@pytest.mark.behaviour("tools.choice", also=[MODEL])
 @pytest.mark.parametrize("form", TEMPLATES, ids=lambda f: f.name)
 def test_words_stay_words(sdk: openai.OpenAI, pool: FakePool, server: LiveServer, url: str, form: Form) -> None:
     text = "The answer is {3}, as [1, 2] shows.\n"
@@ -85,6 +88,7 @@ def test_a_call_that_was_cut_off_ends_with_length(sdk: openai.OpenAI, pool: Fake
     assert [c.function.name for c in done.message.tool_calls or () if c.type == "function"] == ["add"]
 
 
+@pytest.mark.behaviour("tools.choice", "tools.required")
 def test_what_the_worker_is_asked(sdk: openai.OpenAI, pool: FakePool) -> None:
     def asked(form: Form, **options: Any) -> Any:
         speak(pool, form, "x")
@@ -104,6 +108,7 @@ def test_what_the_worker_is_asked(sdk: openai.OpenAI, pool: FakePool) -> None:
         assert "time" in named.grammar.source and "call_1" not in named.grammar.source
 
 
+@pytest.mark.behaviour("tools.conversation")
 def test_earlier_calls_and_results_are_in_the_prompt(sdk: openai.OpenAI, pool: FakePool) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     history = [
