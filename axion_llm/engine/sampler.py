@@ -40,11 +40,16 @@ class Sampler:
         if self.is_greedy and (bits is None or is_allowed(bits, best)):
             return best
         adjusted = self._adjusted(logits)
-        if bits is not None:
-            adjusted = np.where(allowed(bits, len(logits)), adjusted, -np.inf)
-        token = self._draw(adjusted)
+        token = self._draw(adjusted) if bits is None else self._draw_allowed(adjusted, allowed(bits, len(logits)), best)
         self.remember(token)
         return token
+
+    def _draw_allowed(self, logits: Floats, mask: npt.NDArray[np.bool_], best: int) -> int:
+        """`best` when nothing is allowed: the grammar then says what is wrong."""
+        if 2 * np.count_nonzero(mask) > len(mask):
+            return self._draw(np.where(mask, logits, -np.inf))
+        tokens = np.flatnonzero(mask)  # often a handful: not the whole vocabulary again and again
+        return int(tokens[self._draw(logits[tokens])]) if len(tokens) else best
 
     def remember(self, token: int) -> None:
         """A token that was not drawn here counts for the penalties too."""

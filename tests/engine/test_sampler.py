@@ -100,3 +100,25 @@ def test_one_seed_gives_one_sequence_of_draws() -> None:
     row = logits(9)
     draws = [[Sampler(Sampling(seed=seed), []).sample(row, 0) for _ in range(3)] for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("num_allowed", [1, 7, 600, 30_000])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0),
+        Sampling(seed=1),
+        Sampling(seed=1, top_k=40, top_p=0.9, min_p=0.01, frequency_penalty=1.0),
+    ],
+)
+def test_only_what_a_mask_allows_is_drawn(sampling: Sampling, num_allowed: int) -> None:
+    rng = np.random.default_rng(num_allowed)
+    logits = rng.normal(size=49_152).astype(np.float32) * 3
+    tokens = rng.choice(len(logits), num_allowed, replace=False)
+    mask = np.zeros(len(logits), np.uint8)
+    mask[tokens] = 1
+    sampler, bits = Sampler(sampling, []), np.packbits(mask, bitorder="little")
+    drawn = [sampler.sample(logits, int(logits.argmax()), bits) for _ in range(20)]
+    assert set(drawn) <= set(tokens.tolist())
+    if sampling.temperature == 0:
+        assert set(drawn) == {int(tokens[logits[tokens].argmax()])}
