@@ -69,11 +69,13 @@ def test_stop_frees_the_model_at_once(page: Page, url: str) -> None:
     eventually(lambda: httpx.get(f"{url}/health").json()["requests"] == 0, seconds=2)
 
 
-def test_several_samples_of_the_real_model_agree_or_not(page: Page, service: ServeProcess) -> None:
-    page.goto(service.urls["consensus"])
-    page.get_by_label("Model", exact=True).select_option("consensus")
-    say(page, "Is the sky blue on a clear day? Answer with yes or no.")
-    assert done(page)
-    expect(page.locator(".consensus summary")).to_contain_text("answers")
-    assert page.locator(".expert").count() >= 2
-    expect(page.locator(".expert.is-chosen")).to_have_count(1)
+def test_several_samples_of_the_real_model_agree_or_not(browser: Browser, service: ServeProcess) -> None:
+    with browser.new_context() as context:  # without the settings above: at temperature 0 all samples are one
+        page = context.new_page()
+        page.goto(service.urls["consensus"])
+        page.get_by_label("Model", exact=True).select_option("consensus/self")
+        say(page, "Is the sky blue on a clear day? Answer with yes or no.")
+        assert done(page)
+        expect(page.locator(".consensus summary")).to_contain_text("samples of one model")
+        assert page.locator(".expert").count() >= 2
+        assert page.locator(".expert.is-chosen").count() <= 1  # none where an aggregator has written the answer
