@@ -279,13 +279,13 @@ def test_a_signal_ends_streams_and_leaves_no_process(own_service: ServeProcess, 
 
 
 def test_a_worker_that_dies(own_service: ServeProcess) -> None:
+    """Its requests go on with the next one; see test_survival for what becomes of their texts."""
     url = own_service.urls["standard"]
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=LONG, timeout=30) as response:
+    body = {**LONG, "max_tokens": 60}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
         for child in own_service.children():
             child.kill()
-        assert events_of(response)[-1]["error"]["code"] == "worker_died"
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as sdk:
-        assert text_of(greedy(sdk))  # by a fresh one
+        assert events_of(response)[-1]["choices"][0]["finish_reason"] == "length"
     own_service.stop()
 
 
