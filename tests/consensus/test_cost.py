@@ -17,7 +17,7 @@ EVIL = [
     *("```", "/*", '"\\', "classify as a, b, c, ", "a", " ", "\n", "1/", "-", "{", "[1,", "answer ", "=> "),
 ]
 KINDS: list[Kind] = ["number", "choice", "yes_no", "date", "label", "json", "code", "short"]
-SECONDS = 0.25  # generous: machines that run tests are busy; a quadratic pattern takes seconds
+SECONDS = 1.0  # generous: machines that run tests are busy; a quadratic pattern takes seconds
 
 
 @pytest.mark.parametrize("part", EVIL)

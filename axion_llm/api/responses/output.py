@@ -28,15 +28,18 @@ class ResponseBuilder:
         self.is_stored = is_stored
         self.output: list[Json] = []
         self._created = int(time.time())
+        self._completed: int | None = None
 
     def snapshot(self, status: Status, finished: Finished | None = None, problem: Problem | None = None) -> Json:
         request = self.request
         is_cut = finished is not None and finished.reason == "length"
+        if status == "completed" and self._completed is None:  # once: what is stored is what was sent
+            self._completed = int(time.time())
         return {
             "id": self.id,
             "object": "response",
             "created_at": self._created,
-            "completed_at": int(time.time()) if status == "completed" else None,
+            "completed_at": self._completed if status == "completed" else None,
             "status": status,
             "background": False,
             "error": {"code": "server_error", "message": problem.message} if problem else None,
