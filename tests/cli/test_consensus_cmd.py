@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,7 @@ from axion_llm.consensus.weights_file import read_weights
 from axion_llm.errors import AxionError, ServiceError
 from axion_llm.worker.messages import Generate
 from tests.fakes.fake_pool import FakePool, Script
-from tests.servers.conftest import LiveServer, eventually
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    started = LiveServer().start()
-    yield started
-    started.ask_to_stop()
-    started.join()
-
-
-@pytest.fixture
-def pool(server: LiveServer) -> Iterator[FakePool]:
-    server.reset()
-    yield server.pool
-    eventually(lambda: server.pool.num_running == 0)
+from tests.servers.conftest import LiveServer
 
 
 def call(server: LiveServer, *arguments: str, **environ: str) -> Result:

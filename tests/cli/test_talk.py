@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,7 @@ from axion_llm.cli.chat_cmd import _read
 from axion_llm.cli.main import cli
 from axion_llm.errors import AxionError, ServiceError, WorkerDied
 from tests.fakes.fake_pool import FakePool, Script
-from tests.servers.conftest import LiveServer, eventually
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    started = LiveServer().start()
-    yield started
-    started.ask_to_stop()
-    started.join()
-
-
-@pytest.fixture
-def pool(server: LiveServer) -> Iterator[FakePool]:
-    server.reset()
-    yield server.pool
-    eventually(lambda: server.pool.num_running == 0)
+from tests.servers.conftest import LiveServer
 
 
 def call(server: LiveServer, *arguments: str, stdin: str = "") -> Result:
