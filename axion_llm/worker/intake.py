@@ -78,8 +78,9 @@ class Intake:
             waiting.is_cancelled |= waiting.request.request_id == request_id
 
     def close(self) -> None:
+        """Returns when nothing reads the model any more: only then may it be closed."""
         for threads in (self._tokenizers, self._compilers, self._encoders):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=True, cancel_futures=True)
 
     def _prepare(self, request: Generate) -> Prepared:
         return self._engine.tokenize(request), self._engine.compile(request)

@@ -47,6 +47,14 @@ def engine(model: LlamaModel) -> Iterator[SlowEngine]:
     engine.may_compile.set()
 
 
+@pytest.fixture
+def intake(engine: SlowEngine) -> Iterator[Intake]:
+    intake = Intake(engine)
+    yield intake
+    engine.may_compile.set()
+    intake.close()
+
+
 def collect(intake: Intake, count: int) -> dict[str, Accepted | Exception | None]:
     found: dict[str, Accepted | Exception | None] = {}
     deadline = time.monotonic() + 10
@@ -61,20 +69,18 @@ def collect(intake: Intake, count: int) -> dict[str, Accepted | Exception | None
     return found
 
 
-def test_a_short_prompt_is_accepted_at_once(engine: SlowEngine) -> None:
-    accepted = Intake(engine).take(request("a", "Hi"))
+def test_a_short_prompt_is_accepted_at_once(intake: Intake) -> None:
+    accepted = intake.take(request("a", "Hi"))
     assert isinstance(accepted, Accepted) and accepted.prompt_tokens > 0
 
 
-def test_a_long_prompt_comes_later_and_in_order(engine: SlowEngine) -> None:
-    intake = Intake(engine)
+def test_a_long_prompt_comes_later_and_in_order(intake: Intake) -> None:
     assert [intake.take(request(name, text)) for name, text in (("a", LONG), ("b", "Hi"))] == [None, None]
     assert [r.request_id for r in intake.waiting] == ["a", "b"]
     assert list(collect(intake, 2)) == ["a", "b"] and not intake.waiting
 
 
-def test_a_slow_grammar_holds_up_nobody(engine: SlowEngine) -> None:
-    intake = Intake(engine)
+def test_a_slow_grammar_holds_up_nobody(intake: Intake, engine: SlowEngine) -> None:
     assert intake.take(request("slow", "Hi", grammar=SLOW)) is None
     assert isinstance(intake.take(request("plain", "Hi")), Accepted)
     assert intake.take(request("quick", "Hi", grammar=Grammar("regex", "quick"))) is None
@@ -84,8 +90,7 @@ def test_a_slow_grammar_holds_up_nobody(engine: SlowEngine) -> None:
     assert isinstance(intake.take(request("again", "Hi", grammar=SLOW)), Accepted), "known now: no thread for it"
 
 
-def test_a_grammar_that_does_not_compile_is_a_bad_request(engine: SlowEngine) -> None:
-    intake = Intake(engine)
+def test_a_grammar_that_does_not_compile_is_a_bad_request(intake: Intake) -> None:
     intake.take(request("bad", "Hi", grammar=Grammar("regex", "(", param="there")))
     error = collect(intake, 1)["bad"]
     assert isinstance(error, BadRequest) and error.param == "there"
@@ -93,9 +98,8 @@ def test_a_grammar_that_does_not_compile_is_a_bad_request(engine: SlowEngine) ->
     assert isinstance(collect(intake, 1)["optional"], Accepted)
 
 
-def test_one_that_takes_too_long_is_told_so(engine: SlowEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_too_long_is_told_so(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "GRAMMAR_SECONDS", 0.05)
-    intake = Intake(engine)
     names = [f"slow{i}" for i in range(intake_module.GRAMMAR_THREADS)]
     for name in [*names, "behind"]:
         intake.take(request(name, "Hi", grammar=SLOW))
@@ -104,8 +108,7 @@ def test_one_that_takes_too_long_is_told_so(engine: SlowEngine, monkeypatch: pyt
     assert isinstance(found["behind"], Overloaded), "it had no turn at all: not its fault"
 
 
-def test_a_cancelled_request_is_not_handed_over(engine: SlowEngine) -> None:
-    intake = Intake(engine)
+def test_a_cancelled_request_is_not_handed_over(intake: Intake, engine: SlowEngine) -> None:
     intake.take(request("gone", "Hi", grammar=SLOW))
     intake.cancel("gone")
     intake.cancel("unknown")
