@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.errors import BadRequest, ModelNotFound
 
@@ -46,6 +47,10 @@ class Options(BaseModel):
 
 
 class ConsensusRequest(ChatRequest):
+    consensus: Options | None = None
+
+
+class ConsensusResponsesRequest(ResponsesRequest):
     consensus: Options | None = None
 
 

@@ -56,6 +56,7 @@ class Answer(Response, ABC):
 
     def __init__(self, service: Service, record: Record, head: Head, n: int, *, is_streamed: bool) -> None:
         super().__init__()
+        service.expect_one_model(head.model)
         self.head = head
         self.n = n  # choices of each prompt
         self._service = service

@@ -18,6 +18,7 @@ from axion_llm.api.openapi import document
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
 from axion_llm.config import Settings
 from axion_llm.consensus.options import ConsensusRequest, model_names, takes
+from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
 from axion_llm.servers import admin, consensus, health, metrics, standard, streaming
@@ -62,8 +63,9 @@ def create_app(
     )
     for error in (AxionError, HTTPException, ValidationError, RequestValidationError):
         app.add_exception_handler(error, answer_with_problem)
-    _add_routes(app, Endpoints(service), TextEndpoints(service))
-    _add_responses(app, ResponseEndpoints(service, responses))
+    own = consensus.orchestrator(service) if kind == "consensus" else None
+    _add_routes(app, Endpoints(service, own), TextEndpoints(service))
+    _add_responses(app, ResponseEndpoints(service, responses, own))
     admin.add_routes(app, service)
     add_page(app)
     return app
@@ -93,9 +95,9 @@ def _add_responses(app: FastAPI, responses: ResponseEndpoints) -> None:
 
 
 class Endpoints:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, own: Orchestrator | None) -> None:
         self._service = service
-        self._orchestrator = consensus.orchestrator(service) if service.profile.kind == "consensus" else None
+        self._orchestrator = own
 
     async def chat(self, request: Request) -> Response:
         schema = ConsensusRequest if self._orchestrator else ChatRequest
@@ -148,8 +150,7 @@ class Endpoints:
         }
 
     async def openapi(self, request: Request) -> Response:
-        chat = ConsensusRequest if self._orchestrator else ChatRequest
-        return JSONResponse(document({"/v1/chat/completions": chat}))
+        return JSONResponse(document(consensus.BODIES if self._orchestrator else None))
 
     async def metrics(self, request: Request) -> Response:
         return Response(await metrics.render(self._service), media_type=metrics.CONTENT_TYPE)

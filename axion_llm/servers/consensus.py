@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from axion_llm.api.collect import Head
 from axion_llm.consensus import language
 from axion_llm.consensus.experts import Roster
 from axion_llm.consensus.meter import Meter
-from axion_llm.consensus.options import ConsensusRequest
+from axion_llm.consensus.options import ConsensusRequest, ConsensusResponsesRequest
 from axion_llm.consensus.orchestrator import Orchestrator, Task
 from axion_llm.consensus.weights_file import WeightsFile
 from axion_llm.servers.access import Record
 from axion_llm.servers.answer import Answer
 from axion_llm.servers.consensus_answer import ConsensusAnswer
+from axion_llm.servers.consensus_chat import ChatForm
 from axion_llm.servers.consensus_routed import RoutedAnswer
 from axion_llm.servers.profile import Profile
 from axion_llm.servers.service import Service
@@ -23,6 +26,10 @@ PROFILE = Profile(
     port_setting="consensus_port",
     port_option="--consensus-port",
 )
+BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ConsensusRequest,
+    "/v1/responses": ConsensusResponsesRequest,
+}
 DESCRIPTIONS = {
     "consensus": "picks a way by the request and says which",
     "consensus/auto": "the same",
@@ -51,4 +58,4 @@ def answer(
     plan = own.plan(task)
     if plan.is_single_handed:
         return RoutedAnswer(request, plan, service, record, is_streamed=is_streamed)
-    return ConsensusAnswer(head, task, plan, own, service, record, is_streamed=is_streamed)
+    return ConsensusAnswer(ChatForm(head, request), task, plan, own, service, record, is_streamed=is_streamed)

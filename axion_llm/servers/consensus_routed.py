@@ -28,7 +28,7 @@ class RoutedAnswer(ChatAnswer):
         super().__init__(expert, service, record, is_streamed=is_streamed)
 
     def whole(self, choices: list[Choice]) -> dict[str, Any]:
-        return {**super().whole(choices), "model": self._asked, "consensus": self._account()}
+        return {**super().whole(choices), "model": self._asked, "consensus": account(self._plan)}
 
     def chunks(self) -> Stream:
         expert, self.head = self.head, replace(self.head, model=self._asked)
@@ -36,21 +36,7 @@ class RoutedAnswer(ChatAnswer):
         self.head = expert
         fields = {"id": expert.id, "object": "chat.completion.chunk", "created": expert.created, "model": self._asked}
         last = {**fields, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]}
-        return _WithAccount(inner, b"data: " + json_line({**last, "consensus": self._account()}) + b"\n\n")
-
-    def _account(self) -> dict[str, Any]:
-        plan = self._plan
-        return {
-            "strategy": "route",
-            "agreement": None,
-            "decided_by": "route",
-            "early_stopped": False,
-            "chosen": 0,
-            "experts": [{"index": 0, "model": plan.experts[0], "sample": 0, "status": "ok"}],
-            "failed": [],
-            "judge": None,
-            "routing": {"reason": plan.reason, "signals": dict(plan.signals), "not_asked": plan.experts[1:]},
-        }
+        return _WithAccount(inner, b"data: " + json_line({**last, "consensus": account(self._plan)}) + b"\n\n")
 
 
 class _WithAccount:
@@ -74,3 +60,18 @@ class _WithAccount:
 
     def failing(self, problem: Problem) -> bytes:
         return self._inner.failing(problem)
+
+
+def account(plan: Plan) -> dict[str, Any]:
+    """The field `consensus` of such a response."""
+    return {
+        "strategy": "route",
+        "agreement": None,
+        "decided_by": "route",
+        "early_stopped": False,
+        "chosen": 0,
+        "experts": [{"index": 0, "model": plan.experts[0], "sample": 0, "status": "ok"}],
+        "failed": [],
+        "judge": None,
+        "routing": {"reason": plan.reason, "signals": dict(plan.signals), "not_asked": plan.experts[1:]},
+    }

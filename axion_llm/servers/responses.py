@@ -3,120 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
 from typing import Any
 
-from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from axion_llm.api import params
-from axion_llm.api.collect import Choice, Head
-from axion_llm.api.responses.events import ResponseEvents
-from axion_llm.api.responses.items import chat_request, input_items, renamed_param
-from axion_llm.api.responses.output import ResponseBuilder
 from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
-from axion_llm.consensus.options import takes
-from axion_llm.errors import BadRequest, RequestError, ResponseNotFound
-from axion_llm.servers.access import Record
-from axion_llm.servers.answer import Answer
+from axion_llm.consensus.options import ConsensusRequest, ConsensusResponsesRequest, takes
+from axion_llm.consensus.orchestrator import Orchestrator
+from axion_llm.errors import BadRequest, ResponseNotFound
+from axion_llm.servers import consensus_response
 from axion_llm.servers.body import parse_body
-from axion_llm.servers.images import load_images
 from axion_llm.servers.middleware import record_of
+from axion_llm.servers.response_answer import ResponseAnswer
+from axion_llm.servers.response_draft import ResponseDraft
 from axion_llm.servers.response_store import ResponseStore
 from axion_llm.servers.service import Service
-from axion_llm.worker.messages import Generate, Loaded
-
-log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
 DEFAULT_PAGE, LARGEST_PAGE = 20, 100
 
 
-class ResponseAnswer(Answer):
-    num_prompts = 1
-
-    def __init__(
-        self,
-        request: ResponsesRequest,
-        history: list[Json],
-        service: Service,
-        record: Record,
-        *,
-        store: ResponseStore | None,
-        is_streamed: bool,
-    ) -> None:
-        self._items = input_items(request)
-        self._chat: ChatRequest = chat_request(request, [*history, *self._items])
-        self._store, self._owner = store, record.key or ""
-        self._events = ResponseEvents(ResponseBuilder(request, is_stored=store is not None))
-        super().__init__(service, record, Head.new("resp", request.model), 1, is_streamed=is_streamed)
-
-    async def check(self) -> None:
-        try:
-            params.check(self._chat, is_streamed=self._is_streamed)
-            await load_images(self._chat, self._service.settings)
-        except RequestError as error:
-            raise _renamed(error) from None
-
-    def prepare(self, info: Loaded) -> list[Generate]:
-        try:
-            plan = params.chat_tools(self._chat, self.origin(), info)
-            self._events = ResponseEvents(self._events.builder, plan.parser() if plan else None)
-            return params.chat_generates(self._chat, self.origin(), info)
-        except RequestError as error:
-            raise _renamed(error) from None
-
-    def chunks(self) -> ResponseEvents:
-        return self._events
-
-    def whole(self, choices: list[Choice]) -> Json:
-        (choice,) = choices
-        last = structs.replace(choice.ending, text=choice.text, logprobs=choice.logprobs)
-        self._events.encode([(0, last)])
-        return self._events.response()
-
-    async def before_end(self) -> None:
-        """Stored before the client knows the id: it may use it at once."""
-        if self._store is None:
-            return
-        try:
-            await asyncio.to_thread(self._store.put, self._owner, self._events.response(), self._items)
-        except sqlite3.Error:
-            log.exception("id=%s: the response could not be stored", self._record.id)
-            self._events.builder.is_stored = False
-
-
-def _renamed(error: RequestError) -> RequestError:
-    param = renamed_param(error.param)
-    if param != error.param and error.param and param:
-        error.message = error.message.replace(error.param, param, 1)
-    error.param = param
-    return error
-
-
 class ResponseEndpoints:
-    def __init__(self, service: Service, store: ResponseStore | None) -> None:
+    def __init__(self, service: Service, store: ResponseStore | None, own: Orchestrator | None = None) -> None:
         self._service = service
         self._store = store
+        self._orchestrator = own
 
     async def create(self, request: Request) -> Response:
-        body = await parse_body(request, ResponsesRequest, self._service.settings.max_body_bytes)
+        schema = ConsensusResponsesRequest if self._orchestrator else ResponsesRequest
+        body = await parse_body(request, schema, self._service.settings.max_body_bytes)
         default = self._service.profile.streams_by_default
         is_streamed = default if body.stream is None else body.stream
         if body.stream_options is not None and not is_streamed:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
-        if self._service.profile.kind == "consensus" and takes(body.model):
-            raise BadRequest("model: the experts together answer on /v1/chat/completions only", param="model")
         record = record_of(request.scope)
-        history = await self._history(body.previous_response_id, record.key or "")
-        store = self._store_for(body)
-        answer = ResponseAnswer(body, history, self._service, record, store=store, is_streamed=is_streamed)
-        await answer.check()
-        return answer
+        draft = await self._draft(body, record.key or "")
+        await draft.check(self._service.settings, is_streamed=is_streamed)
+        if self._orchestrator and takes(body.model):
+            return consensus_response.answer(draft, self._orchestrator, self._service, record, is_streamed=is_streamed)
+        return ResponseAnswer(draft, self._service, record, is_streamed=is_streamed)
+
+    async def _draft(self, body: ResponsesRequest, owner: str) -> ResponseDraft:
+        history = await self._history(body.previous_response_id, owner)
+        chat = ConsensusRequest if self._orchestrator and takes(body.model) else ChatRequest
+        return ResponseDraft(body, history, chat, store=self._store_for(body), owner=owner)
 
     def _store_for(self, body: ResponsesRequest) -> ResponseStore | None:
         if body.store and self._store is None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from axion_llm.config import Settings
+from axion_llm.consensus.options import model_names
 from axion_llm.errors import ModelNotFound
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool.interface import ModelPool, ModelStatus
@@ -32,3 +33,14 @@ class Service:
 
     def spec(self, name: str) -> ModelSpec:
         return self.status(name).spec
+
+    def expect_one_model(self, name: str) -> None:
+        """ModelNotFound for the name of several experts, which says what to do instead."""
+        if name not in model_names():
+            return
+        if self.profile.kind == "consensus":
+            why = "answers chats and responses only; what else is here needs one model"
+        else:
+            why = f"answers on the consensus port ({self.settings.consensus_port})"
+        known = ", ".join(status.spec.name for status in self.pool.models())
+        raise ModelNotFound(f'"{name}" {why}. Known: {known}.', param="model")

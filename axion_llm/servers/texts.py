@@ -73,6 +73,7 @@ class TextEndpoints:
 
     async def _ask(self, request: Request, model: str, ask: Callable[[RunningModel], Awaitable[T]]) -> T:
         record_of(request.scope).model = model
+        self._service.expect_one_model(model)
         return await Question[T](self._service.pool, self._service.drain).ask(model, ask, request.receive)
 
 

@@ -285,20 +285,21 @@ def test_images_go_to_an_expert_that_sees(client: openai.OpenAI, target: Target,
 ALONE = {
     "/v1/completions": {"prompt": "p"},
     "/v1/embeddings": {"input": "a"},
-    "/v1/responses": {"input": "Hi"},
     "/tokenize": {"content": "a"},
     "/detokenize": {"tokens": [1]},
 }
 
 
-@pytest.mark.behaviour("completions.echo", "completions.suffix", "responses.text", "responses.previous")
+@pytest.mark.behaviour("completions.echo", "completions.suffix")
 @pytest.mark.behaviour("embeddings.forms", "embeddings.dimensions", "extensions.tokens")
 @only_model
 @pytest.mark.parametrize("path", ALONE)
 def test_what_is_asked_of_one_model(target: Target, path: str) -> None:
     response = httpx.post(target.url + path, json={"model": "consensus", **ALONE[path]})
-    error = error_of(response, 400 if path == "/v1/responses" else 404)
-    assert error["code"] == ("invalid_value" if path == "/v1/responses" else "model_not_found")
+    error = error_of(response, 404)
+    assert error["code"] == "model_not_found"
+    assert error["message"].startswith('"consensus" answers chats and responses only')
+    assert error["message"].endswith("Known: fake, org/other.")
 
 
 @pytest.mark.behaviour("completions.suffix")
@@ -310,10 +311,9 @@ def test_infill(client: openai.OpenAI, target: Target) -> None:
 
 
 @pytest.mark.behaviour("responses.previous")
-@only_ports
 def test_a_response_that_was_never_stored(client: openai.OpenAI, target: Target) -> None:
     with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as caught:
-        client.responses.create(model="fake", input="Hi", previous_response_id="resp_nothing", stream=False)
+        client.responses.create(model=target.model, input="Hi", previous_response_id="resp_nothing", stream=False)
     assert caught.value.param == "previous_response_id"
 
 

@@ -326,12 +326,6 @@ def test_bad_requests_name_the_field(http: httpx.Client, change: dict[str, Any],
     assert error["message"].startswith(param) or "previous" in error["message"].lower()
 
 
-def test_the_experts_together_are_asked_elsewhere(server: LiveServer) -> None:
-    body = {"model": "consensus", "input": "Hi"}
-    error = httpx.post(f"{server.urls['consensus']}/v1/responses", json=body).json()["error"]
-    assert (error["param"], "/v1/chat/completions" in error["message"]) == ("model", True)
-
-
 def test_errors_of_the_model_and_the_pool(sdk: openai.OpenAI, pool: FakePool) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         sdk.responses.create(model="nope", input="Hi")

@@ -63,9 +63,9 @@ class _Call:
 class ResponseEvents:
     """Use as Chunks: opening(), then encode(...) until is_finished, then closing()."""
 
-    def __init__(self, builder: ResponseBuilder, parser: ToolParser | None = None) -> None:
+    def __init__(self, builder: ResponseBuilder) -> None:
         self.builder = builder
-        self._parser = parser  # of an answer that may call tools
+        self.parser: ToolParser | None = None  # of an answer that may call tools
         self._number = 0
         self._open: _Message | _Call | None = None
         self._finished: Finished | None = None
@@ -106,9 +106,9 @@ class ResponseEvents:
 
     def _add(self, out: list[bytes], event: Piece | Finished) -> None:
         logprobs = logprob_entries(event.logprobs) if event.logprobs else []
-        if self._parser is None:
+        if self.parser is None:
             return self._say(out, event.text, logprobs)
-        for delta in self._parser.feed(event.text):
+        for delta in self.parser.feed(event.text):
             self._add_delta(out, delta, logprobs)
             logprobs = []
 
@@ -120,7 +120,7 @@ class ResponseEvents:
 
     def _finish(self, out: list[bytes], event: Finished) -> None:
         finish_reason(event)  # raises for an end that is none
-        for delta in self._parser.finish() if self._parser else ():
+        for delta in self.parser.finish() if self.parser else ():
             self._add_delta(out, delta, [])
         if not self.builder.output and self._open is None:  # a message without a word is one, too
             self._open_message(out)

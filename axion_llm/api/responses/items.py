@@ -43,7 +43,9 @@ def _with_id(item: Json) -> Json:
     return new
 
 
-def chat_request(request: ResponsesRequest, items: Sequence[Json]) -> ChatRequest:
+def chat_request(
+    request: ResponsesRequest, items: Sequence[Json], schema: type[ChatRequest] = ChatRequest
+) -> ChatRequest:
     """`items`: the whole conversation. Raises BadRequest with the names of this API's fields."""
     body: Json = {
         "model": request.model,
@@ -57,9 +59,10 @@ def chat_request(request: ResponsesRequest, items: Sequence[Json]) -> ChatReques
         "response_format": _response_format(request),
         "tools": [_tool(t.model_dump(exclude_none=True)) for t in request.tools or ()] or None,
         "tool_choice": _tool_choice(request.tool_choice),
+        "consensus": getattr(request, "consensus", None),
     }
     try:
-        return ChatRequest.model_validate({k: v for k, v in body.items() if v is not None})
+        return schema.model_validate({k: v for k, v in body.items() if v is not None})
     except ValidationError as error:
         problem = problem_for(error)
         renamed = renamed_param(problem.param)

@@ -27,6 +27,7 @@ class ResponseBuilder:
         self.id = new_id("resp")
         self.is_stored = is_stored
         self.output: list[Json] = []
+        self.more: Json = {}  # fields of our own
         self._created = int(time.time())
         self._completed: int | None = None
 
@@ -66,6 +67,7 @@ class ResponseBuilder:
             "truncation": "disabled",
             "usage": _usage(finished) if finished else None,
             "user": request.user,
+            **self.more,
         }
 
 
