@@ -16,6 +16,7 @@
     │       └── RateLimited     the key's requests or tokens per minute are used up
     └── ServiceError            ours or the machine's fault; becomes HTTP 5xx
         ├── ModelLoadError      file missing, truncated, not GGUF, unsupported
+        │   └── CrashedInLoad   the process ended by itself meanwhile
         ├── DownloadError       hub not reached or refuses, checksum wrong, disk full
         ├── InsufficientMemory
         ├── WorkerDied          the model's process ended under a request
@@ -128,6 +129,10 @@ class ModelLoadError(ServiceError):
     code = "model_load_failed"
 
 
+class CrashedInLoad(ModelLoadError):
+    """The process ended by itself while it loaded the model; whether it would do so again is not known."""
+
+
 class DownloadError(ServiceError):
     code = "download_failed"
 
@@ -169,9 +174,10 @@ class EngineError(ServiceError):
 
 
 def _tree(cls: type[AxionError]) -> dict[str, type[AxionError]]:
+    """By code; where classes share one, the most general."""
     found = {cls.code: cls}
     for sub in cls.__subclasses__():
-        found |= _tree(sub)
+        found = _tree(sub) | found
     return found
 
 

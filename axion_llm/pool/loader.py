@@ -88,11 +88,17 @@ class Loader:
         return Candidate(path, need, FileStamp.of(path), mmproj)
 
     async def start(
-        self, spec: ModelSpec, candidate: Candidate, num_threads: int, *, is_wanted: bool, on_crash: Callable[[], None]
+        self,
+        spec: ModelSpec,
+        candidate: Candidate,
+        num_threads: int,
+        *,
+        is_wanted: bool,
+        on_crash: Callable[[str], None],
     ) -> tuple[ModelWorker, float]:
         """The worker, and how many seconds it took.
 
-        `is_wanted`: a request waits for it. `on_crash` is called when its process ended by itself.
+        `is_wanted`: a request waits for it. `on_crash` is told why its process ended by itself.
         """
         began = time.monotonic()
         worker = await self._spares.take()
@@ -101,8 +107,8 @@ class Loader:
                 self._message(spec, candidate, num_threads, is_wanted), self._settings.load_timeout_seconds
             )
         except ModelLoadError:
-            if await worker.ended():
-                on_crash()
+            if why := await worker.ended():
+                on_crash(why)
             raise
         return worker, time.monotonic() - began
 

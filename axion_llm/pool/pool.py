@@ -14,9 +14,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 
 from axion_llm.config import Settings
-from axion_llm.errors import AxionError, ModelInUse, ModelLoadError, ModelUnavailable, ServiceError, ShuttingDown
+from axion_llm.errors import (
+    AxionError,
+    CrashedInLoad,
+    ModelInUse,
+    ModelLoadError,
+    ModelUnavailable,
+    ServiceError,
+    ShuttingDown,
+)
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, memory, policy
@@ -181,7 +190,7 @@ class Pool:
     async def _load(self, slot: Slot) -> ModelWorker:
         name = slot.spec.name
         try:
-            return await self._wait_for_turn(slot) or await self._open(slot)
+            return await self._try_to_load(slot)
         except AxionError as error:
             slot.error = error.message
             self._ledger.failed(name)
@@ -200,6 +209,16 @@ class Pool:
             self._share_cores()
             self._room.notify()
             self._spares.refill()
+
+    async def _try_to_load(self, slot: Slot) -> ModelWorker:
+        """Once more where the process was killed and had not been lately: a bad moment is no bad model."""
+        try:
+            return await self._wait_for_turn(slot) or await self._open(slot)
+        except CrashedInLoad as error:
+            if slot.breaker.num_crashes(time.monotonic()) > 1:
+                raise
+            _log.warning("%s: is loaded once more: %s", slot.spec.name, error.message.partition("\n")[0])
+            return await self._wait_for_turn(slot) or await self._open(slot)
 
     async def _wait_for_turn(self, slot: Slot) -> ModelWorker | None:
         """Until a load may begin; gives the worker if it stays after all."""
@@ -234,7 +253,7 @@ class Pool:
             candidate,
             num_threads,
             is_wanted=slot.num_leases > 0,
-            on_crash=lambda: self._crashed(slot),
+            on_crash=partial(self._crashed, slot),
         )
         slot.file = candidate.stamp
         slot.took_worker(worker, seconds, time.monotonic())
@@ -255,12 +274,13 @@ class Pool:
 
     def _bury_crashed(self, slot: Slot) -> None:
         if slot.worker and not slot.worker.is_alive and not slot.leaving and not self._is_stopping:
-            self._crashed(slot)
+            self._crashed(slot, slot.crash)
             self._ledger.ended(slot.spec.name, slot.worker.last_stats)
             slot.give_up_place()
 
-    def _crashed(self, slot: Slot) -> None:
+    def _crashed(self, slot: Slot, why: str | None) -> None:
         now = time.monotonic()
+        slot.crash = why.partition("\n")[0] if why else None
         self._ledger.crashed(slot.spec.name)
         slot.breaker.note_crash(now)
         if slot.breaker.is_open(now):

@@ -19,7 +19,16 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal
 
-from axion_llm.errors import AxionError, EngineError, ModelLoadError, ShuttingDown, Suspended, WorkerDied, from_wire
+from axion_llm.errors import (
+    AxionError,
+    CrashedInLoad,
+    EngineError,
+    ModelLoadError,
+    ShuttingDown,
+    Suspended,
+    WorkerDied,
+    from_wire,
+)
 from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit
 from axion_llm.worker.link import Link
 from axion_llm.worker.messages import (
@@ -285,7 +294,7 @@ class WorkerClient:
             message += f"\nits last output:\n{self._process.tail}"  # a client is told the first line only
         self._crash = message
         _log.error("%s", message)
-        return WorkerDied(message) if self._state == "ready" else ModelLoadError(message)
+        return WorkerDied(message) if self._state == "ready" else CrashedInLoad(message)
 
     def _bury(self) -> None:
         self._enter("dead")

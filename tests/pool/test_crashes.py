@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from axion_llm.errors import ModelUnavailable, ServiceError, WorkerDied
+from axion_llm.errors import CrashedInLoad, ModelUnavailable, ServiceError, WorkerDied
 from axion_llm.pool import breaker, caretaker
 from axion_llm.worker.messages import Accepted, Event, Finished, Piece
 from tests.fakes.processes import until
@@ -94,13 +94,24 @@ async def test_a_model_that_crashes_again_and_again_rests(
     assert m.state("a") == "ready"
 
 
-async def test_a_crash_in_a_load_counts(machine: MachineMaker) -> None:
+async def test_a_crash_in_a_load_is_tried_once_more(machine: MachineMaker) -> None:
+    m = machine({"a": "slow=0.5"})
+    waiting = [asyncio.create_task(m.ask("a")) for _ in range(3)]
+    await until(lambda: bool(m.workers) and m.workers[0].pid is not None and m.state("a") == "loading")
+    await asyncio.sleep(0.2)
+    kill(m, 0)
+    await asyncio.gather(*waiting)
+    assert len(m.workers) == 2
+
+
+async def test_crashes_in_loads_count(machine: MachineMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "MAX_CRASHES", 2)
     m = machine({"a": "die=6"})
-    for _ in range(2):
-        with pytest.raises(Exception, match="SIGABRT"):
-            await m.ask("a")
+    with pytest.raises(CrashedInLoad, match="SIGABRT"):
+        await m.ask("a")
     assert m.pool.accounts()["a"].num_crashes == 2
-    assert m.pool._slots["a"].breaker.num_crashes(time.monotonic()) == 2
+    with pytest.raises(ModelUnavailable, match=r"Last: .*while it loaded the model.*SIGABRT"):
+        await m.ask("a")
 
 
 async def test_a_warm_model_comes_back_without_a_request(machine: MachineMaker) -> None:

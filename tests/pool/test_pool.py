@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from axion_llm.errors import (
+    CrashedInLoad,
     EngineError,
     InsufficientMemory,
     ModelLoadError,
@@ -133,7 +134,7 @@ def test_what_is_missing_depends_on_the_source(source: Source, text: str) -> Non
     [
         ("garbage", ModelLoadError, "not a GGUF"),
         ("fail=engine_error", EngineError, "as it was told"),
-        ("die=6", ModelLoadError, "SIGABRT"),
+        ("die=6", CrashedInLoad, "SIGABRT"),
         ("hang=1", ModelLoadError, "not loaded after 0.5 s"),
     ],
 )

@@ -56,3 +56,4 @@ def test_an_error_keeps_its_kind_over_the_wire() -> None:
 
 def test_a_kind_nobody_knows_is_a_service_error() -> None:
     assert type(errors.from_wire("from_the_future", "x")) is errors.ServiceError
+    assert type(errors.from_wire("model_load_failed", "x")) is errors.ModelLoadError, "not a class that shares the code"
