@@ -15,6 +15,8 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "vendor"))
 import build  # noqa: E402
 
+pytestmark = pytest.mark.timeout(1500)  # the first one waits for all programs to be compiled
+
 
 @pytest.fixture(scope="session")
 def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
