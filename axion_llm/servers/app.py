@@ -107,7 +107,7 @@ class Endpoints:
         await load_images(body, self._service.settings)
         if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
             record = record_of(request.scope)
-            return consensus.answer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
+            return await consensus.answer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
         return ChatAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
 
     async def complete(self, request: Request) -> Response:

@@ -43,18 +43,18 @@ DESCRIPTIONS = {
 
 
 def orchestrator(service: Service) -> Orchestrator:
-    language.load_in_background()
     settings = service.settings
     roster = Roster(WeightsFile(settings.consensus_weights_file), settings.max_loaded)
     return Orchestrator(service.pool, roster, meter=Meter(service.telemetry.registry))
 
 
-def answer(
+async def answer(
     request: ConsensusRequest, own: Orchestrator, service: Service, record: Record, *, is_streamed: bool
 ) -> ConsensusAnswer | Answer:
     """Planned before anything is sent, so that its errors are plain HTTP statuses."""
     head = Head.new("chatcmpl", request.model)
     task = Task(head.id, request, service.profile.is_interactive)
+    await language.loaded()
     plan = own.plan(task)
     if plan.is_single_handed:
         return RoutedAnswer(request, plan, service, record, is_streamed=is_streamed)

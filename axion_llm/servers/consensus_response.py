@@ -9,6 +9,7 @@ from typing import Any
 
 from axion_llm.api.errors import Problem
 from axion_llm.consensus import happenings as h
+from axion_llm.consensus import language
 from axion_llm.consensus.options import ConsensusRequest
 from axion_llm.consensus.orchestrator import Orchestrator, Task
 from axion_llm.errors import RequestError
@@ -23,12 +24,13 @@ from axion_llm.servers.service import Service
 from axion_llm.worker.messages import Piece
 
 
-def answer(
+async def answer(
     draft: ResponseDraft, own: Orchestrator, service: Service, record: Record, *, is_streamed: bool
 ) -> ConsensusAnswer | Answer:
     """Planned before anything is sent, so that its errors are plain HTTP statuses."""
     assert isinstance(draft.chat, ConsensusRequest)
     task = Task(draft.builder.id, draft.chat, service.profile.is_interactive)
+    await language.loaded()
     with our_names():
         plan = own.plan(task)
     if not plan.is_single_handed:

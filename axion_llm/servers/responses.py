@@ -43,7 +43,8 @@ class ResponseEndpoints:
         draft = await self._draft(body, record.key or "")
         await draft.check(self._service.settings, is_streamed=is_streamed)
         if self._orchestrator and takes(body.model):
-            return consensus_response.answer(draft, self._orchestrator, self._service, record, is_streamed=is_streamed)
+            own = self._orchestrator
+            return await consensus_response.answer(draft, own, self._service, record, is_streamed=is_streamed)
         return ResponseAnswer(draft, self._service, record, is_streamed=is_streamed)
 
     async def _draft(self, body: ResponsesRequest, owner: str) -> ResponseDraft:
