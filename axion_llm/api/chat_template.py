@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,13 +30,21 @@ class ChatTemplate:
             raise ServiceError(f"the model's chat template does not compile: {exc}") from exc
         self.accepts_system = self._probe_system()
 
-    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
-        """The prompt up to where the assistant's answer begins; see tools/render.py for templates without tools."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt up to where the assistant's answer begins; see tools/render.py for templates without tools.
+
+        `values`: the request's chat_template_kwargs.
+        """
         prepared = [_prepared(m) for m in messages]
         if not self.accepts_system:
             prepared = fold_system(prepared)
         try:
-            return self._run(prepared, tools)
+            return self._run(prepared, tools, values)
         except (jinja2.TemplateError, *_ERRORS_OF_TEMPLATE_CODE) as exc:
             message = f"the model's chat template refuses these messages: {exc}"
             raise BadRequest(message, param="messages") from exc
@@ -48,11 +56,16 @@ class ChatTemplate:
         except BadRequest:
             return ""
 
-    def _run(self, messages: list[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+    def _run(
+        self,
+        messages: list[Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> str:
         self._env.begin()
         pieces, num_chars = [], 0
         variables = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True}
-        for piece in self._template.generate(**variables, **self._tokens):
+        for piece in self._template.generate({**(values or {}), **variables, **self._tokens}):
             num_chars += len(piece)
             if num_chars > MAX_PROMPT_CHARS:
                 raise TooMuch(f"the prompt has more than {MAX_PROMPT_CHARS:,} characters")

@@ -21,6 +21,7 @@ from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 T = TypeVar("T")
 
 NUM_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and it takes the last one as "draw a seed"
+DRAWN_SEED = -1  # of a request, as llama-server and vLLM have it
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,23 @@ def check(request: Generation, *, is_streamed: bool) -> None:
     """What no single field's schema can say. Raises BadRequest."""
     if request.stream_options is not None and not is_streamed:
         raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
-    structured.grammar_of(request.response_format, request.structured_outputs)
+    structured.grammar_of(request)
+    _check_limits(request)
     if isinstance(request, ChatRequest):
         _check_chat(request)
     if isinstance(request, CompletionRequest):
         _check_completion(request)
 
 
+def _check_limits(request: Generation) -> None:
+    if len(set(request.token_limits) - {None}) > 1:
+        names = "n_predict, max_tokens and max_completion_tokens"
+        raise BadRequest(f"max_tokens: {names} mean the same and must not differ", param="max_tokens")
+
+
 def _check_chat(request: ChatRequest) -> None:
     if request.top_logprobs is not None and not request.logprobs:
         raise BadRequest("top_logprobs: only allowed when logprobs is true", param="top_logprobs")
-    limits = {request.max_tokens, request.max_completion_tokens} - {None}
-    if len(limits) > 1:
-        raise BadRequest("max_tokens: not the same as max_completion_tokens", param="max_tokens")
     requested(request)
 
 
@@ -71,9 +76,10 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
     marked = marks.put([gallery.marked(m, marks) for m in messages])
     plan = tool_plan(request, source, info)
     tools = marks.put(plan.use.tools) if plan else []
-    taken = marks.take(render(template, marked, tools, form_of(source, info.control_tokens)))
+    values = marks.put(request.chat_template_kwargs or {})
+    taken = marks.take(render(template, marked, tools, form_of(source, info.control_tokens), values))
     prompt, top_logprobs = taken.prompt, (request.top_logprobs or 0) if request.logprobs else None
-    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
+    grammar = structured.grammar_of(request)
     if plan:
         prompt, grammar = prompt + plan.answer_begins, plan.grammar(grammar)
     generates = _generates(request, [prompt], top_logprobs, origin, info, grammar)
@@ -102,7 +108,7 @@ def completion_generates(request: CompletionRequest, origin: Origin, info: Loade
         if isinstance(prompt, list) and max(prompt) >= info.n_vocab:
             message = f"prompt: {max(prompt)} is not a token id of this model (0 to {info.n_vocab - 1})"
             raise BadRequest(message, param="prompt")
-    grammar = structured.grammar_of(request.response_format, request.structured_outputs)
+    grammar = structured.grammar_of(request)
     return _generates(request, request.prompt, request.logprobs, origin, info, grammar)
 
 
@@ -147,6 +153,8 @@ def _check_bias(sampling: Sampling, info: Loaded) -> None:
 def sampling(request: Generation, default: Sampling, choice: int = 0) -> Sampling:
     """The request's values where it has them; each choice gets a seed of its own when there is one."""
     seed = default.seed if request.seed is None else request.seed
+    if request.seed == DRAWN_SEED:
+        seed = None
     return Sampling(
         temperature=_or(request.temperature, default.temperature),
         top_k=max(0, _or(request.top_k, default.top_k)),
@@ -155,6 +163,7 @@ def sampling(request: Generation, default: Sampling, choice: int = 0) -> Samplin
         presence_penalty=_or(request.presence_penalty, default.presence_penalty),
         frequency_penalty=_or(request.frequency_penalty, default.frequency_penalty),
         repeat_penalty=_or(request.repeat_penalty, default.repeat_penalty),
+        repeat_last_n=_or(request.repeat_last_n, default.repeat_last_n),
         seed=None if seed is None else (seed + choice) % NUM_SEEDS,
         logit_bias=_or(request.logit_bias, default.logit_bias),
     )

@@ -7,22 +7,13 @@ the values that ask for nothing special pass, every other one is refused, never 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from axion_llm.worker.messages import Speculation
+from axion_llm.api.extensions import Extensions
+from axion_llm.api.fields import ModelName, Penalty, Strict, TokenCount, TopLogprobs, Unit, invalid, only, unsupported
 
 MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
 MAX_PROMPTS = 2048
@@ -32,38 +23,6 @@ MAX_TOKEN_ID = 2**31 - 1
 MAX_BIASES = 4096
 
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
-
-
-def invalid(message: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", "{message}", {"message": message})
-
-
-def unsupported(message: str) -> PydanticCustomError:
-    return PydanticCustomError("unsupported_value", "{message}", {"message": message})
-
-
-def _same(value: Any, other: Any) -> bool:
-    return type(value) is type(other) and bool(value == other)  # 0 is not False here
-
-
-@dataclass(frozen=True)
-class _Only(AfterValidator):
-    """With its values in the JSON schema, for /openapi.json."""
-
-    allowed: tuple[Any, ...] = ()
-
-    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        return {"enum": [*self.allowed, None]}
-
-
-def only(*allowed: Any) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if value is None or any(_same(value, other) for other in allowed):
-            return value
-        choices = ", ".join(repr(a) for a in allowed if a not in ([], {})) or "leave it out"
-        raise unsupported(f"this value is not supported by this server (supported: {choices})")
-
-    return _Only(check, allowed)
 
 
 def _parts(value: Any) -> str | list[dict[str, Any]]:
@@ -140,11 +99,6 @@ def _one_bias(key: str, bias: Any) -> float:
     return float(bias)
 
 
-ModelName = Annotated[str, Field(min_length=1, max_length=512)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
-TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 StopStrings = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=1000)]],
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
@@ -158,10 +112,6 @@ Prompts = Annotated[
 Content = Annotated[
     str | list[dict[str, Any]], PlainValidator(_parts, json_schema_input_type=str | list[dict[str, Any]])
 ]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class StreamOptions(Strict):
@@ -219,7 +169,7 @@ class Message(Strict):
         return self.content or ""
 
 
-class Generation(Strict):
+class Generation(Extensions):
     """What chat and text completions have in common. None: the model's default, see ModelSpec.sampling."""
 
     model: ModelName
@@ -237,13 +187,16 @@ class Generation(Strict):
     response_format: dict[str, Any] | None = None  # see structured.py
     user: str | None = None  # a label: changes nothing in the answer
 
-    # Extensions, spelled as llama-server spells them.
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # 0 and -1: off
-    min_p: Unit | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    ignore_eos: bool | None = None
-    speculation: Speculation | None = None
-    structured_outputs: dict[str, Any] | None = None  # spelled as vLLM does, see structured.py
+    @property
+    def max_new_tokens(self) -> int | None:
+        """None: up to the end of the context."""
+        given = next((limit for limit in self.token_limits if limit is not None), None)
+        return None if given == -1 else given
+
+    @property
+    def token_limits(self) -> list[int | None]:
+        """All the fields that say it; they have to agree."""
+        return [self.n_predict, self.max_tokens]
 
 
 class ChatRequest(Generation):
@@ -282,8 +235,8 @@ class ChatRequest(Generation):
         return self._image_files
 
     @property
-    def max_new_tokens(self) -> int | None:
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+    def token_limits(self) -> list[int | None]:
+        return [*super().token_limits, self.max_completion_tokens]
 
 
 class CompletionRequest(Generation):
@@ -300,5 +253,9 @@ class CompletionRequest(Generation):
         return bool(self.echo) and (self.logprobs is not None or not isinstance(prompt, str))
 
     @property
+    def token_limits(self) -> list[int | None]:
+        return [self.n_predict, self.max_tokens if "max_tokens" in self.model_fields_set else None]
+
+    @property
     def max_new_tokens(self) -> int | None:
-        return self.max_tokens
+        return self.max_tokens if self.n_predict is None else super().max_new_tokens

@@ -1,7 +1,8 @@
-"""`response_format` and `structured_outputs` of a request -> the grammar that its output has to follow.
+"""What a request says of its output's form -> the grammar that the output has to follow.
 
-`structured_outputs` is vLLM's extension, with its field names: json, json_object, regex, choice, grammar. What the
-keywords of a schema mean is in docs/structured-output.md; one that could not be enforced is refused, never dropped.
+`response_format` is OpenAI's; `json_schema` and `grammar` are llama-server's; `structured_outputs` is vLLM's, with its
+names: json, json_object, regex, choice, grammar. What the keywords of a schema mean is in docs/structured-output.md;
+one that could not be enforced is refused, never dropped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from axion_llm.api.schemas import Generation
 from axion_llm.errors import BadRequest
-from axion_llm.worker.messages import Grammar
+from axion_llm.worker.messages import Grammar, GrammarKind
+
+FIELDS = ("response_format", "json_schema", "grammar", "structured_outputs")
 
 MAX_SOURCE_CHARS = 128 * 1024
 MAX_DEPTH = 64
@@ -39,15 +43,30 @@ _IN_LIST = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _SINGLE = ("items", "additionalProperties", "additionalItems")
 
 
-def grammar_of(response_format: dict[str, Any] | None, structured: dict[str, Any] | None) -> Grammar | None:
+def grammar_of(request: Generation) -> Grammar | None:
     """None: anything goes. Raises BadRequest, with the field's path as param."""
-    wanted = _of_format(response_format) if response_format is not None else None
-    if structured is None:
-        return wanted
-    if wanted:
-        message = "structured_outputs: cannot be combined with a response_format that is not text"
-        raise BadRequest(message, param="structured_outputs")
-    return _of_structured(structured)
+    found = [grammar for grammar in _all_of(request) if grammar]
+    if len(found) > 1:
+        param, other = found[-1].param.partition(".")[0], found[0].param.partition(".")[0]
+        raise BadRequest(f"{param}: cannot be combined with {other}; one of them binds an output", param=param)
+    return found[0] if found else None
+
+
+def wants_json(request: Generation) -> bool:
+    given = request.structured_outputs or {}
+    is_asked = (request.response_format or {}).get("type", "text") != "text"
+    return is_asked or request.json_schema is not None or bool(given.get("json") or given.get("json_object"))
+
+
+def _all_of(request: Generation) -> Iterator[Grammar | None]:
+    if request.response_format is not None:
+        yield _of_format(request.response_format)
+    if request.json_schema is not None:  # an empty one means any object, as llama-server has it
+        yield schema_grammar(request.json_schema or ANY_OBJECT, "json_schema")
+    if request.grammar:
+        yield _of_text("grammar", request.grammar, "grammar")
+    if request.structured_outputs is not None:
+        yield _of_structured(request.structured_outputs)
 
 
 def _of_format(value: dict[str, Any]) -> Grammar | None:
@@ -91,12 +110,16 @@ def _of_structured(value: dict[str, Any]) -> Grammar:
             return schema_grammar(ANY_OBJECT, param)
         case "choice":
             return _of_choices(content, param)
+    return _of_text("regex" if kind == "regex" else "grammar", content, param)
+
+
+def _of_text(kind: GrammarKind, content: Any, param: str) -> Grammar:
     if not isinstance(content, str) or not content:
         raise BadRequest(f"{param}: must be a string that is not empty", param=param)
     _check_size(content, param)
     if "multipleOf" in content:
-        raise BadRequest(f"{param}: multipleOf is for structured_outputs.json, where its cost is known", param=param)
-    return Grammar("regex" if kind == "regex" else "grammar", content, param=param)
+        raise BadRequest(f"{param}: multipleOf is for JSON schemas, where its cost is known", param=param)
+    return Grammar(kind, content, param=param)
 
 
 def _of_choices(value: Any, param: str) -> Grammar:

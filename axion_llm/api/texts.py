@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from axion_llm.api.schemas import MAX_TOKEN_ID, ModelName, Prompts, Strict, invalid
+from axion_llm.api.fields import ModelName, Strict, invalid
+from axion_llm.api.schemas import MAX_TOKEN_ID, Prompts
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Embedded, Loaded, Tokenized
 

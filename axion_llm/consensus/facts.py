@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axion_llm.api.schemas import Message
+from axion_llm.api.structured import wants_json
 from axion_llm.api.tools.plan import requested
 from axion_llm.consensus.ballot import Question
 from axion_llm.consensus.domain import domain_of
@@ -34,14 +35,13 @@ def facts_of(request: ConsensusRequest) -> Facts:
     """Microseconds; language and code are told from the last thing the user said."""
     text = ends(last_user_text(request.messages))
     code = code_of(text)
-    wants_json = (request.response_format or {}).get("type", "text") != "text"
     return Facts(
         has_images=any(isinstance(m.content, list) for m in request.messages),
         has_tools=requested(request) is not None,
         language=language_of(text),
         code=code,
         domain="code" if code else domain_of(text),
-        question=question_of(text, wants_json=wants_json, code=code),
+        question=question_of(text, wants_json=wants_json(request), code=code),
     )
 
 

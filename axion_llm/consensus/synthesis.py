@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from axion_llm.api import structured
 from axion_llm.api.params import Origin, chat_generates
 from axion_llm.api.schemas import Message
 from axion_llm.consensus.attempt import Attempt
@@ -201,7 +202,7 @@ class Synthesis:
         messages = with_last_user_text(self._task.request.messages, content)
         changes: dict[str, object] = {"model": model, "n": 1, "messages": messages}
         if not is_whole:
-            changes |= {"response_format": None, "structured_outputs": None}
+            changes |= dict.fromkeys(structured.FIELDS)
         origin = Origin(f"{self._task.id}-s{self._num_calls}", self._specs[model], self._task.is_interactive)
         [request] = chat_generates(self._task.request.model_copy(update=changes), origin, info)
         if is_whole:

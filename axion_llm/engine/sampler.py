@@ -6,7 +6,7 @@ The stages and their order are llama.cpp's: logit bias, penalties, top-k, top-p,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from axion_llm.engine.binding import LlamaModel
 from axion_llm.engine.constraint import Bits, allowed, is_allowed
 from axion_llm.worker.messages import Sampling, TokenLogprob
 
-REPEAT_WINDOW = 64  # tokens, prompt included, that repeat_penalty looks back on: llama.cpp's default
 COLUMNS = 512  # a vocabulary is looked through in so many columns
 
 Floats = npt.NDArray[np.float32]
@@ -29,7 +28,7 @@ class Sampler:
         self._s = sampling
         self.is_greedy = is_plain_greedy(sampling)
         self._random = np.random.default_rng(sampling.seed)
-        self._recent = prompt[-REPEAT_WINDOW:]
+        self._recent = deque(prompt[-sampling.repeat_last_n :], sampling.repeat_last_n)
         self._counts: Counter[int] = Counter()  # OpenAI counts what was generated, all of it
 
     def sample(self, logits: Floats, best: int, bits: Bits | None = None) -> int:
@@ -54,7 +53,7 @@ class Sampler:
     def remember(self, token: int) -> None:
         """A token that was not drawn here counts for the penalties too."""
         if not self.is_greedy:
-            self._recent = [*self._recent, token][-REPEAT_WINDOW:]
+            self._recent.append(token)
             self._counts[token] += 1
 
     def _adjusted(self, logits: Floats) -> Floats:
@@ -67,7 +66,7 @@ class Sampler:
         for token, bias in s.logit_bias.items():
             adjusted[token] += bias
         if s.repeat_penalty != 1.0:
-            seen = np.unique(self._recent)
+            seen = np.fromiter(set(self._recent), np.int64)
             values = adjusted[seen]
             adjusted[seen] = np.where(values > 0, values / s.repeat_penalty, values * s.repeat_penalty)
         for token, count in self._counts.items() if s.frequency_penalty or s.presence_penalty else ():

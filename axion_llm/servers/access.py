@@ -15,7 +15,8 @@ from axion_llm.servers.transcript import Transcript
 log = logging.getLogger("axion_llm.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
-_QUIET_PATHS = ("/health", "/ready", "/metrics", "/admin/status", "/web/")  # and what is below them
+# And what is below them: asked again and again, by the chat page too (of /v1/models there are only GETs).
+_QUIET_PATHS = ("/health", "/ready", "/metrics", "/admin/status", "/web/", "/v1/models")
 
 
 def request_id(given: str | None) -> str:

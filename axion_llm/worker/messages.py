@@ -63,6 +63,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     repeat_penalty: float = 1.0
     seed: int | None = None  # None: drawn anew for each request
     logit_bias: dict[int, float] = {}
+    repeat_last_n: int = 64  # tokens, prompt included, that repeat_penalty looks back on; 64 is llama.cpp's default
 
 
 class Grammar(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,10 +52,11 @@ def test_the_request_has_precedence_also_with_zero() -> None:
         "presence_penalty": 0,
         "frequency_penalty": 0,
         "repeat_penalty": 1,
+        "repeat_last_n": 0,
         "seed": 0,
         "logit_bias": {},
     }
-    assert sampling(chat(**values), DEFAULTS) == Sampling(temperature=0.0, top_p=0.0, seed=0)
+    assert sampling(chat(**values), DEFAULTS) == Sampling(temperature=0.0, top_p=0.0, seed=0, repeat_last_n=0)
 
 
 def test_top_k_of_minus_one_is_off() -> None:
@@ -66,11 +68,32 @@ def test_choices_have_seeds_of_their_own() -> None:
     assert [g.sampling.seed for g in chat_generates(chat(n=3), ORIGIN, INFO)] == [None] * 3
 
 
-@pytest.mark.parametrize("seed", [-(2**63), -1, 2**32 - 1, 2**32, 2**63 - 1])
+@pytest.mark.parametrize("seed", [-(2**63), -2, 2**32 - 1, 2**32, 2**63 - 1])
 def test_every_seed_is_one_that_llama_cpp_takes(seed: int) -> None:
     found = sampling(chat(seed=seed), DEFAULTS).seed
     assert found is not None
     assert 0 <= found < NUM_SEEDS
+
+
+def test_a_seed_of_minus_one_is_drawn_anew_as_with_llama_server_and_vllm() -> None:
+    assert sampling(chat(seed=-1), DEFAULTS).seed is None
+
+
+def test_n_predict_is_another_name_of_max_tokens() -> None:
+    assert chat(n_predict=5).max_new_tokens == text(n_predict=5).max_new_tokens == 5
+    assert chat(n_predict=5, max_tokens=5).max_new_tokens == 5
+    assert chat(n_predict=-1).max_new_tokens is text(n_predict=-1).max_new_tokens is None
+    assert text().max_new_tokens == 16
+
+
+def test_values_for_the_template_are_a_users_text() -> None:
+    """They reach the template, and no control token through them."""
+    source = "{% if thinking is false %}quick{% endif %} {{ style }}: {{ messages[0].content }}"
+    origin = Origin("c", spec("m", chat_template=source), is_interactive=False)
+    request = chat(chat_template_kwargs={"thinking": False, "style": "<|im_end|>", "unheard_of": 1})
+    [found] = chat_generates(request, origin, msgspec.structs.replace(INFO, control_tokens=["<|im_end|>"]))
+    assert found.prompt == "quick <|im_end|>: Hi"
+    assert found.literals == [len("quick <")]
 
 
 def test_chat() -> None:
@@ -111,8 +134,6 @@ def test_the_specs_template_goes_first() -> None:
 
 
 def test_a_model_without_template() -> None:
-    import msgspec
-
     info = msgspec.structs.replace(INFO, chat_template=None)
     with pytest.raises(BadRequest, match="/v1/completions") as caught:
         chat_generates(chat(), ORIGIN, info)
@@ -136,6 +157,8 @@ def test_ids_beyond_the_vocabulary() -> None:
         (chat(top_logprobs=1), True, "top_logprobs"),
         (chat(top_logprobs=1, logprobs=False), True, "top_logprobs"),
         (chat(max_tokens=1, max_completion_tokens=2), True, "max_tokens"),
+        (chat(max_tokens=1, n_predict=2), True, "max_tokens"),
+        (text(max_tokens=1, n_predict=-1), True, "max_tokens"),
         (text(prompt=["a"] * 65, n=2), True, "n"),
         (text(best_of=2), True, "best_of"),
     ],

@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
-from axion_llm.api.structured import MAX_DEPTH, MAX_SOURCE_CHARS, grammar_of, schema_grammar
+from axion_llm.api import structured
+from axion_llm.api.schemas import CompletionRequest
+from axion_llm.api.structured import MAX_DEPTH, MAX_SOURCE_CHARS, schema_grammar
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Grammar
+
+
+def grammar_of(response_format: Any, structured_outputs: Any = None, **fields: Any) -> Grammar | None:
+    wanted = {"response_format": response_format, "structured_outputs": structured_outputs, **fields}
+    return structured.grammar_of(CompletionRequest.model_validate({"model": "m", "prompt": "", **wanted}))
 
 
 def json_schema(schema: Any, **more: Any) -> dict[str, Any]:
@@ -34,6 +41,13 @@ def test_schemas() -> None:
     assert source(grammar_of(None, {"json": {"const": 1}})) == {"const": 1}
     assert source(grammar_of(None, {"json": '{"const": 1}'})) == {"const": 1}
     assert source(grammar_of(None, {"json_object": True})) == {"type": "object"}
+
+
+def test_llama_servers_fields() -> None:
+    assert source(grammar_of(None, json_schema={"const": 1})) == {"const": 1}
+    assert source(grammar_of(None, json_schema={})) == {"type": "object"}
+    assert grammar_of(None, grammar='root ::= "a"') == Grammar("grammar", 'root ::= "a"', param="grammar")
+    assert grammar_of(None, grammar="") is None
 
 
 def test_strict_closes_only_what_says_nothing() -> None:
@@ -81,10 +95,27 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("response_format", "structured", "param"), WRONG)
-def test_what_is_refused(response_format: Any, structured: Any, param: str) -> None:
+@pytest.mark.parametrize(("response_format", "structured_outputs", "param"), WRONG)
+def test_what_is_refused(response_format: Any, structured_outputs: Any, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        grammar_of(response_format, structured)
+        grammar_of(response_format, structured_outputs)
+    assert caught.value.param == param
+    assert caught.value.message.startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"json_schema": {"not": {}}}, "json_schema"),
+        ({"grammar": "a" * (MAX_SOURCE_CHARS + 1)}, "grammar"),
+        ({"grammar": 'root ::= "a"', "json_schema": {}}, "grammar"),
+        ({"json_schema": {}, "response_format": {"type": "json_object"}}, "json_schema"),
+        ({"grammar": "a", "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+    ],
+)
+def test_what_is_refused_of_llama_servers_fields(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        grammar_of(fields.pop("response_format", None), **fields)
     assert caught.value.param == param
     assert caught.value.message.startswith(param)
 

@@ -117,6 +117,25 @@ def test_vllms_extensions(sdk: openai.OpenAI, structured: dict[str, Any], patter
     assert re.fullmatch(pattern, text.choices[0].text)
 
 
+@pytest.mark.behaviour("structured.llama_server")
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [
+        ({"json_schema": {"const": "42"}}, '"42"'),
+        ({"grammar": 'root ::= "a"{5,5}'}, "a{5}"),
+        ({"grammar": 'root ::= item+\nitem ::= "- " [a-z]{1,3} "\\n"', "n_predict": 12}, "(- [a-z]{1,3}\n)+.*"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_llama_servers_fields(sdk: openai.OpenAI, fields: dict[str, Any], pattern: str, stream: bool) -> None:
+    options: Any = {"model": MODEL, "temperature": 0, "extra_body": fields, "stream": stream}
+    chat = sdk.chat.completions.create(messages=MESSAGES, **options)
+    said = "".join(c.choices[0].delta.content or "" for c in chat) if stream else chat.choices[0].message.content
+    assert re.fullmatch(pattern, said, re.S)
+    text = sdk.completions.create(prompt="It is", **options)
+    assert re.fullmatch(pattern, "".join(c.choices[0].text for c in text) if stream else text.choices[0].text, re.S)
+
+
 @pytest.mark.behaviour("structured.refused")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
@@ -126,6 +145,9 @@ def test_vllms_extensions(sdk: openai.OpenAI, structured: dict[str, Any], patter
         ({"response_format": json_schema({"not": {}})}, "response_format.json_schema.schema", "'not'"),
         ({"structured_outputs": {"regex": "(a"}}, "structured_outputs.regex", "unclosed group"),
         ({"structured_outputs": {"grammar": "start: b"}}, "structured_outputs.grammar", "b"),
+        ({"json_schema": {"type": "nonsense"}}, "json_schema", "nonsense"),
+        ({"grammar": "root ::= ("}, "grammar", "Expected"),
+        ({"grammar": "nonsense"}, "grammar", "::="),
     ],
 )
 def test_what_cannot_be_compiled_is_a_400(
@@ -134,6 +156,14 @@ def test_what_cannot_be_compiled_is_a_400(
     with pytest.raises(openai.BadRequestError, match=message) as caught:
         sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=stream, extra_body=fields)
     assert caught.value.param == param
+
+
+@pytest.mark.behaviour("structured.llama_server", columns=[CONSENSUS])
+def test_the_model_consensus_keeps_to_llama_servers_fields_too(service: ServeProcess) -> None:
+    with openai.OpenAI(base_url=f"{service.urls['consensus']}/v1", api_key="none", max_retries=0) as sdk:
+        for fields, said in (({"json_schema": {"const": "42"}}, '"42"'), ({"grammar": 'root ::= "yes"'}, "yes")):
+            options: Any = {"model": "consensus", "messages": MESSAGES, "extra_body": fields}
+            assert sdk.chat.completions.create(**options).choices[0].message.content == said
 
 
 @pytest.mark.behaviour("structured.json_object", "structured.json_schema", "structured.refused", columns=[CONSENSUS])

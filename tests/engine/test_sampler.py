@@ -96,6 +96,13 @@ def test_penalties_are_those_of_openai_and_llama_cpp() -> None:
     assert [sampler.sample(row, 0) for _ in range(4)] == [0, 0, 2, 0], "the prompt does not count, two draws do"
 
 
+@pytest.mark.parametrize(("window", "expected"), [(0, [2.0, 2.0, 2.0]), (1, [2.0, 2.0, 1.0]), (2, [2.0, 1.0, 1.0])])
+def test_the_window_that_repeat_penalty_looks_back_on(window: int, expected: list[float]) -> None:
+    sampler = Sampler(Sampling(temperature=0, repeat_penalty=2.0, repeat_last_n=window), [0, 1])
+    sampler.remember(2)
+    assert sampler._adjusted(np.full(3, 2.0, np.float32)).tolist() == expected
+
+
 def test_one_seed_gives_one_sequence_of_draws() -> None:
     row = logits(9)
     draws = [[Sampler(Sampling(seed=seed), []).sample(row, 0) for _ in range(3)] for seed in (1, 1, 2)]

@@ -235,6 +235,17 @@ def test_what_is_not_supported_is_never_dropped(target: Target, field: str, valu
     assert (error["param"], error["code"]) == (field, "unsupported_value")
 
 
+@pytest.mark.behaviour("extensions.refused")
+@pytest.mark.parametrize(
+    ("field", "value"), [("mirostat", 2), ("typical_p", 0.5), ("guided_json", {}), ("samplers", ["top_k"])]
+)
+def test_other_servers_fields_that_would_change_the_answer_are_never_dropped(
+    target: Target, field: str, value: Any
+) -> None:
+    error = error_of(target.post(**{field: value}), 400)
+    assert (error["param"], error["code"]) == (field, "unsupported_value")
+
+
 @pytest.mark.behaviour("requests.n", "requests.logprobs", "requests.logit_bias")
 @only_model
 @pytest.mark.parametrize(("field", "value"), [("n", 2), ("logprobs", True), ("logit_bias", {"5": 1})])

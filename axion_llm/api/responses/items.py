@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from axion_llm.api.errors import problem_for
+from axion_llm.api.extensions import Extensions
 from axion_llm.api.responses.schema import AllowedTools, ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.errors import BadRequest
@@ -48,6 +49,7 @@ def chat_request(
 ) -> ChatRequest:
     """`items`: the whole conversation. Raises BadRequest with the names of this API's fields."""
     body: Json = {
+        **{name: getattr(request, name) for name in Extensions.model_fields},
         "model": request.model,
         "messages": messages(request.instructions, items),
         "max_completion_tokens": request.max_output_tokens,

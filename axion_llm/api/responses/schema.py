@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from axion_llm.api.schemas import ModelName, Strict, TokenCount, TopLogprobs, Unit, invalid, only, unsupported
+from axion_llm.api.extensions import Extensions
+from axion_llm.api.fields import ModelName, Strict, TokenCount, TopLogprobs, Unit, invalid, only, unsupported
 
 MAX_METADATA = 16
 
@@ -196,7 +197,7 @@ class ResponseStreamOptions(Strict):
     include_obfuscation: Annotated[Any, only(False)] = None
 
 
-class ResponsesRequest(Strict):
+class ResponsesRequest(Extensions):
     model: ModelName
     input: Input
     instructions: str | None = None

@@ -6,10 +6,11 @@ the assistant's text, results into a user message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
 from axion_llm.api.chat_template import ChatTemplate, Message
 from axion_llm.api.tools.command_r import COMMAND_R, COMMAND_R7B
@@ -52,10 +53,16 @@ class _Knowledge:
     results: bool
 
 
-def render(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[ToolSpec], form: Form) -> str:
-    """The prompt up to where the assistant's answer begins."""
+def render(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    form: Form,
+    values: Mapping[str, Any] | None = None,
+) -> str:
+    """The prompt up to where the assistant's answer begins. `values`: further ones that the template may ask for."""
     if not tools and not any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
-        return template.render(messages)
+        return template.render(messages, values=values)
     known, tools = _knowledge(template), [_complete(tool) for tool in tools]
     messages = [_with_short_ids(m) for m in messages] if form.name == "mistral" else list(messages)
     if not known.calls:
@@ -66,7 +73,7 @@ def render(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[
         messages = _with_system_tools(messages, to_json([t["function"] for t in tools]))
     elif tools and not known.tools:
         messages = _with_instructions(messages, form.instructions("\n".join(to_json(t["function"]) for t in tools)))
-    return template.render(messages, tools or None)
+    return template.render(messages, tools or None, values)
 
 
 def _complete(tool: ToolSpec) -> ToolSpec:
