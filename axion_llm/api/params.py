@@ -11,6 +11,7 @@ from axion_llm.api import structured
 from axion_llm.api.chat_template import Message, chat_template
 from axion_llm.api.images import Gallery, image_urls
 from axion_llm.api.literal import Marks, control_words
+from axion_llm.api.room import check_room
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
 from axion_llm.api.tools.render import form_of, render
@@ -21,7 +22,6 @@ from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 T = TypeVar("T")
 
 NUM_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and it takes the last one as "draw a seed"
-DRAWN_SEED = -1  # of a request, as llama-server and vLLM have it
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
     if not source:
         message = f"model: {origin.spec.name!r} has no chat template; use /v1/completions"
         raise BadRequest(message, param="model")
+    check_room(request, info.n_ctx)
     template = chat_template(source, info.bos_token, info.eos_token)
     marks = Marks(control_words(tuple(info.control_tokens)))
     messages = [m.model_dump(exclude_none=True) for m in request.messages]
@@ -104,6 +105,7 @@ def chat_tools(request: ChatRequest, origin: Origin, info: Loaded) -> ToolPlan |
 
 
 def completion_generates(request: CompletionRequest, origin: Origin, info: Loaded) -> list[Generate]:
+    check_room(request, info.n_ctx)
     for prompt in request.prompt:
         if isinstance(prompt, list) and max(prompt) >= info.n_vocab:
             message = f"prompt: {max(prompt)} is not a token id of this model (0 to {info.n_vocab - 1})"
@@ -153,8 +155,6 @@ def _check_bias(sampling: Sampling, info: Loaded) -> None:
 def sampling(request: Generation, default: Sampling, choice: int = 0) -> Sampling:
     """The request's values where it has them; each choice gets a seed of its own when there is one."""
     seed = default.seed if request.seed is None else request.seed
-    if request.seed == DRAWN_SEED:
-        seed = None
     return Sampling(
         temperature=_or(request.temperature, default.temperature),
         top_k=max(0, _or(request.top_k, default.top_k)),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -62,15 +63,21 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _Account(threading.local):
+    """Of the render that the thread is at."""
+
+    deadline, work = float("inf"), 0
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
-    """One per template: `begin` a render; renders of one template do not overlap."""
+    """One per template: `begin` a render; in one thread renders do not overlap."""
 
     intercepted_binops = frozenset({"*", "**", "+", "%", "-", "//"})
 
     def __init__(self) -> None:
         extensions = ["jinja2.ext.loopcontrols", GenerationTag]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, optimized=False)
-        self._deadline, self._work = float("inf"), 0
+        self._account = _Account()
         self.filters |= {"tojson": _tojson, _LOOP: self._loop, _JOIN: self._join}
         self.filters = {n: self._bounded(n, f) for n, f in self.filters.items() if n not in _SLOW_FILTERS}
         self.finalize = _as_text
@@ -78,10 +85,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
 
     def begin(self) -> None:
-        self._deadline, self._work = time.monotonic() + MAX_RENDER_SECONDS, 0
+        self._account.deadline, self._account.work = time.monotonic() + MAX_RENDER_SECONDS, 0
 
     def check(self) -> None:
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self._account.deadline:
             raise TooMuch(f"it takes longer than {MAX_RENDER_SECONDS:g} s")
 
     # ---- what a template does, step by step
@@ -133,8 +140,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _made(self, value: Any) -> Any:
         if isinstance(value, str | list | tuple | dict):
-            self._work += len(value) * (1 if isinstance(value, str) else ITEM_CHARS)
-            if self._work > MAX_WORK:
+            self._account.work += len(value) * (1 if isinstance(value, str) else ITEM_CHARS)
+            if self._account.work > MAX_WORK:
                 raise TooMuch("it makes more text on the way than a prompt may have")
         elif isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise TooMuch("a number becomes too large")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from axion_llm.api.extensions import Extensions
@@ -56,6 +56,11 @@ def _image_url(i: int, value: Any) -> str:
     if value.get("detail") not in (None, "auto", "low", "high"):  # these models know one size only
         raise invalid(f"part {i}: image_url.detail must be auto, low or high")
     return url
+
+
+def _drawn(seed: int) -> int | None:
+    """-1 is no seed, as llama-server and vLLM have it."""
+    return None if seed == -1 else seed
 
 
 def _as_list(value: Any) -> Any:
@@ -176,7 +181,7 @@ class Generation(Extensions):
     stream: bool | None = None  # None: the port's default
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), AfterValidator(_drawn)] | None = None
     stop: StopStrings | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Unit | None = None
@@ -190,8 +195,7 @@ class Generation(Extensions):
     @property
     def max_new_tokens(self) -> int | None:
         """None: up to the end of the context."""
-        given = next((limit for limit in self.token_limits if limit is not None), None)
-        return None if given == -1 else given
+        return next((limit for limit in self.token_limits if limit not in (None, -1)), None)
 
     @property
     def token_limits(self) -> list[int | None]:

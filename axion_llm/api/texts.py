@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from axion_llm.api.fields import ModelName, Strict, invalid
+from axion_llm.api.room import check_length
 from axion_llm.api.schemas import MAX_TOKEN_ID, Prompts
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Embedded, Loaded, Tokenized
@@ -47,6 +48,12 @@ def check_dimensions(request: EmbeddingRequest, info: Loaded) -> None:
     if request.dimensions is not None and request.dimensions > info.n_embd:
         message = f"dimensions: this model's embeddings have {info.n_embd}, {request.dimensions} cannot be had"
         raise BadRequest(message, param="dimensions")
+
+
+def check_inputs(request: EmbeddingRequest, info: Loaded) -> None:
+    longest = max((len(text) for text in request.input if isinstance(text, str)), default=0)
+    if info.n_embedding_tokens:  # else the worker says what is wrong
+        check_length(longest, info.n_embedding_tokens, "input")
 
 
 def embedding_object(request: EmbeddingRequest, found: Embedded) -> dict[str, Any]:

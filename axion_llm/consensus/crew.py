@@ -40,6 +40,7 @@ class Crew:
         *,
         concurrency: int,
         limit_is_ours: bool,
+        is_large: bool,
         began: float,
     ) -> None:
         self._pool = pool
@@ -47,6 +48,7 @@ class Crew:
         self._prepare = prepare
         self._extract = extract
         self._limit_is_ours = limit_is_ours
+        self._is_large = is_large
         self._began = began
         self._gate = asyncio.Semaphore(concurrency)
         self._queue: asyncio.Queue[Progress] = asyncio.Queue()
@@ -118,15 +120,21 @@ class Crew:
             try:
                 async with self._pool.lease(expert) as model:
                     live = [a for a in group if a.is_live]
-                    requests = self._prepare(expert, live, model.info)
-                    for attempt, request in zip(live, requests, strict=True):
+                    requests = await self._requests(expert, live, model.info)
+                    running = [(a, r) for a, r in zip(live, requests, strict=True) if a.is_live]
+                    for attempt, request in running:
                         self._tasks[attempt.index] = asyncio.create_task(self._run(model, attempt, request))
-                    await asyncio.gather(*(self._tasks[a.index] for a in live), return_exceptions=True)
+                    await asyncio.gather(*(self._tasks[a.index] for a, _ in running), return_exceptions=True)
             except AxionError as exc:
                 self._fail(group, exc)
             except Exception:
                 _log.exception("%s: unexpected error", expert)
                 self._fail(group, ServiceError(f"{expert}: internal error"))
+
+    async def _requests(self, expert: str, attempts: Sequence[Attempt], info: Loaded) -> list[Generate]:
+        if self._is_large:  # Python at work for long: not in the event loop, which the streams need
+            return await asyncio.to_thread(self._prepare, expert, attempts, info)
+        return self._prepare(expert, attempts, info)
 
     async def _run(self, model: RunningModel, attempt: Attempt, request: Generate) -> None:
         attempt.started, attempt.status = self.now(), "running"

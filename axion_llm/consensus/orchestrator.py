@@ -51,6 +51,7 @@ class Task:
     id: str
     request: ConsensusRequest
     is_interactive: bool = False
+    is_large: bool = False  # so that work on it belongs into a thread
 
     @property
     def options(self) -> Options:
@@ -106,6 +107,7 @@ class _Run:
             lambda text: extract.ballot(plan.question, text),
             concurrency=self._concurrency,
             limit_is_ours=self._has_own_limit,
+            is_large=task.is_large,
             began=time.monotonic(),
         )
         self._synthesis = Synthesis(orchestrator.pool, self._specs, task, plan, self._crew.now)

@@ -42,6 +42,7 @@ class Record:
     first_token: float | None = None
     finish: str | None = None
     key: str | None = None  # the name of the API key
+    is_large: bool = False  # so that work on it belongs into a thread
     meter: ModelMeter | None = None  # of the model that works for it
     charge: Callable[[int], None] | None = None  # tokens, to the key's limit
     charged: int = 0

@@ -11,11 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from axion_llm.api.json_size import has_more_values
 from axion_llm.servers.exchange import ClientGone
+from axion_llm.servers.middleware import record_of
 
 # A body may take so long, and longer by its size: a slow line is no attack, a byte a minute is.
 BODY_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 16 * 1024
 
+LARGE_BYTES = 64 * 1024  # from here on a request is worked on beside the event loop, which the streams need
 MAX_VALUES = 500_000  # of JSON: a prompt's token ids, an embedding batch's, and much beyond any context
 MAX_CONTAINERS = 100_000  # arrays and objects in it
 
@@ -26,6 +28,13 @@ async def parse_body(request: Request, schema: type[Body], max_bytes: int) -> Bo
     """Raises pydantic's ValidationError, which also covers broken JSON."""
     _check_type(request)
     body = await read_body(request, max_bytes)
+    if len(body) < LARGE_BYTES:
+        return _parsed(body, schema)
+    record_of(request.scope).is_large = True
+    return await asyncio.to_thread(_parsed, body, schema)
+
+
+def _parsed(body: bytes | bytearray, schema: type[Body]) -> Body:
     if has_more_values(body, MAX_VALUES, MAX_CONTAINERS):
         message = f"the body has more than {MAX_VALUES:,} values, or {MAX_CONTAINERS:,} arrays and objects; split it"
         raise HTTPException(413, message)
@@ -40,7 +49,7 @@ def _check_type(request: Request) -> None:
         raise HTTPException(415, message)
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytearray:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
@@ -49,7 +58,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         await _read_into(body, request, max_bytes)
     except ClientDisconnect:
         raise ClientGone from None
-    return bytes(body)
+    return body
 
 
 async def _read_into(body: bytearray, request: Request, max_bytes: int) -> None:

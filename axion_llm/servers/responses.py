@@ -41,6 +41,7 @@ class ResponseEndpoints:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
         record = record_of(request.scope)
         draft = await self._draft(body, record.key or "")
+        record.is_large = record.is_large or body.previous_response_id is not None
         await draft.check(self._service.settings, is_streamed=is_streamed)
         if self._orchestrator and takes(body.model):
             own = self._orchestrator

@@ -17,6 +17,7 @@ from axion_llm.api.texts import (
     EmbeddingRequest,
     TokenizeRequest,
     check_dimensions,
+    check_inputs,
     embedding_object,
     tokens_object,
 )
@@ -40,6 +41,7 @@ class TextEndpoints:
 
         async def ask(model: RunningModel) -> Embedded:
             check_dimensions(body, model.info)
+            check_inputs(body, model.info)
             return await model.embed(Embed(_new_id(), body.input))
 
         found = await self._ask(request, body.model, ask)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axion_llm.api.params import NUM_SEEDS, Origin, chat_generates, check, completion_generates, sampling
+from axion_llm.api.room import LONGEST_TOKEN_CHARS
 from axion_llm.api.schemas import ChatRequest, CompletionRequest
-from axion_llm.errors import BadRequest
+from axion_llm.errors import BadRequest, ContextLengthExceeded
 from axion_llm.worker.messages import Generate, Sampling, decode_to_worker, encode
 from tests.fakes.fake_pool import INFO, spec
 
@@ -75,8 +76,20 @@ def test_every_seed_is_one_that_llama_cpp_takes(seed: int) -> None:
     assert 0 <= found < NUM_SEEDS
 
 
-def test_a_seed_of_minus_one_is_drawn_anew_as_with_llama_server_and_vllm() -> None:
-    assert sampling(chat(seed=-1), DEFAULTS).seed is None
+def test_a_seed_of_minus_one_is_none_as_with_llama_server_and_vllm() -> None:
+    assert sampling(chat(seed=-1), Sampling()).seed is None
+    assert sampling(chat(seed=-1), DEFAULTS) == DEFAULTS
+
+
+def test_a_text_that_no_context_can_hold_is_refused_by_its_length() -> None:
+    """Before the template has seen it: rendering megabytes takes seconds."""
+    most = INFO.n_ctx * LONGEST_TOKEN_CHARS
+    with pytest.raises(ContextLengthExceeded) as caught:
+        chat_generates(chat(messages=[{"role": "user", "content": "a" * (most + 300)}]), ORIGIN, INFO)
+    assert caught.value.param == "messages"
+    with pytest.raises(ContextLengthExceeded):
+        completion_generates(text(prompt=["b", "a" * (most + 300)]), ORIGIN, INFO)
+    completion_generates(text(prompt="a" * most), ORIGIN, INFO)
 
 
 def test_n_predict_is_another_name_of_max_tokens() -> None:
