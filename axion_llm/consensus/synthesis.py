@@ -94,22 +94,22 @@ class Synthesis:
         try:
             async with self._pool.lease(model) as running:
                 while self._waiting or self._has_partial:
-                    await self._read(running, self._next_stretch(model, running.info))
+                    await self._read(running, await self._next_stretch(model, running.info))
         except AxionError as exc:
             _log.info("id=%s: %s does not read ahead: %s", self._task.id, model, exc.message)
         except Exception:
             _log.exception("id=%s: %s does not read ahead", self._task.id, model)
 
-    def _next_stretch(self, model: str, info: Loaded) -> Generate:
+    async def _next_stretch(self, model: str, info: Loaded) -> Generate:
         """The answers that are there; then, as the last one is bound to stand last, what it has written so far."""
         if self._waiting:
             self._settle_order(self._waiting)
             self._waiting = []
-            return self._generate(model, info, tail=CUT)
+            return await self._generate(model, info, tail=CUT)
         assert self._last is not None
         self._num_read = len(self._last.text)
         written = self._last.text.lstrip().rpartition(" ")[0]  # to the end of a word, for tokens begin with a space
-        return self._generate(model, info, tail=f"{_label(len(self._order))}{written}{CUT}")
+        return await self._generate(model, info, tail=f"{_label(len(self._order))}{written}{CUT}")
 
     async def _read(self, running: RunningModel, request: Generate) -> None:
         async with aclosing(running.generate(request)) as events:
@@ -153,7 +153,7 @@ class Synthesis:
         """Goes on after what an aggregator before it has shown."""
         async with contextlib.AsyncExitStack() as stack:
             running = await self._within(stack.enter_async_context(self._pool.lease(model)), self._left(), model)
-            request = self._generate(model, running.info, tail=CLOSING)
+            request = await self._generate(model, running.info, tail=CLOSING)
             events = await stack.enter_async_context(aclosing(running.generate(request)))
             first = min(self._left(), self._plan.limits.first_token.get(model, self._left()))
             num_shown = 0
@@ -195,7 +195,7 @@ class Synthesis:
 
     # ---- the prompt
 
-    def _generate(self, model: str, info: Loaded, *, tail: str) -> Generate:
+    async def _generate(self, model: str, info: Loaded, *, tail: str) -> Generate:
         self._num_calls += 1
         is_whole = tail == CLOSING
         content = self._content(info) + tail
@@ -204,7 +204,11 @@ class Synthesis:
         if not is_whole:
             changes |= dict.fromkeys(structured.FIELDS)
         origin = Origin(f"{self._task.id}-s{self._num_calls}", self._specs[model], self._task.is_interactive)
-        [request] = chat_generates(self._task.request.model_copy(update=changes), origin, info)
+        asked = self._task.request.model_copy(update=changes)
+        if self._task.is_large:  # Python at work for long: not in the event loop, which the streams need
+            [request] = await asyncio.to_thread(chat_generates, asked, origin, info)
+        else:
+            [request] = chat_generates(asked, origin, info)
         if is_whole:
             return continued(request, self._text, info)
         cut = cut_at(request, CUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -210,6 +211,15 @@ def test_a_template_without_end(source: str, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_is_rewritten_means_the_same(source: str, expected: str) -> None:
     assert render(source, USER) == expected
+
+
+def test_threads_render_at_the_same_time_on_accounts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WORK", 30_000)
+    template = ChatTemplate("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "", "")
+    messages = [{"role": "user", "content": "a" * 100}] * 200  # two thirds of what one render may make
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: template.render(messages), range(16)))
+    assert set(found) == {"A" * 20_000}
 
 
 def test_a_source_that_is_too_long() -> None:
