@@ -16,7 +16,10 @@ import openai
 import psutil
 import pytest
 
+from tests.factory import write_tiny_gguf, write_tiny_projector
+
 MODEL = "smollm2"
+GEMMA = "gemma3"
 READY_SECONDS = 60.0
 COMMAND = [sys.executable, "-c", "from axion_llm.cli.main import main; main()", "serve"]
 OPTIONS = ["--standard-port", "0", "--streaming-port", "0", "--consensus-port", "0"]
@@ -94,6 +97,22 @@ def own_service(tmp_path: Path) -> Iterator[ServeProcess]:
         yield started.wait_until_ready()
     finally:
         started.kill()
+
+
+@pytest.fixture(scope="session")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    """With a tiny gemma3 of random weights and its projector: what it says makes no sense, but depends on the image."""
+    home = tmp_path_factory.mktemp("seeing")
+    write_tiny_gguf(home / "gemma3.gguf", "gemma3")
+    write_tiny_projector(home / "mmproj.gguf", n_embd=64, image_size=224)
+    models = home / "models.toml"
+    models.write_text(f'[models.{GEMMA}]\npath = "gemma3.gguf"\nmmproj = "mmproj.gguf"\ncontext = 2048\nparallel = 4\n')
+    service = ServeProcess(home, "--models", str(models), "--warm", "2")
+    try:
+        yield service.wait_until_ready()
+        service.stop()
+    finally:
+        service.kill()
 
 
 @pytest.fixture(params=["standard", "streaming", "consensus"])

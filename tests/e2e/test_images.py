@@ -11,26 +11,9 @@ import openai
 import pytest
 from PIL import Image as Pillow
 
-from tests.e2e.conftest import MODEL, ServeProcess
-from tests.factory import write_tiny_gguf, write_tiny_projector
+from tests.e2e.conftest import GEMMA, MODEL, ServeProcess
 
-GEMMA = "gemma3"
 NUM_TOKENS = 16  # of an image
-
-
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    home = tmp_path_factory.mktemp("seeing")
-    write_tiny_gguf(home / "gemma3.gguf", "gemma3")
-    write_tiny_projector(home / "mmproj.gguf", n_embd=64, image_size=224)
-    models = home / "models.toml"
-    models.write_text(f'[models.{GEMMA}]\npath = "gemma3.gguf"\nmmproj = "mmproj.gguf"\ncontext = 2048\nparallel = 4\n')
-    service = ServeProcess(home, "--models", str(models), "--warm", "2")
-    try:
-        yield service.wait_until_ready()
-        service.stop()
-    finally:
-        service.kill()
 
 
 @pytest.fixture(params=["standard", "streaming", "consensus"])

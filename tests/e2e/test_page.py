@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 
 import httpx
+import openai
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.e2e.conftest import MODEL, ServeProcess, eventually
+from tests.e2e.conftest import GEMMA, MODEL, ServeProcess, eventually
+from tests.e2e.test_images import ask, data_url, messages
 from tests.web.conftest import open_browser
 
 
@@ -67,6 +70,39 @@ def test_stop_frees_the_model_at_once(page: Page, url: str) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".answer")).to_contain_text("stopped")
     eventually(lambda: httpx.get(f"{url}/health").json()["requests"] == 0, seconds=2)
+
+
+def test_a_picture_is_seen(browser: Browser, seeing: ServeProcess) -> None:
+    """From the file dialog to the projector: the page's answers are those that the API gives to the same pictures."""
+    with openai.OpenAI(base_url=f"{seeing.urls['standard']}/v1", api_key="none", timeout=60) as sdk:
+        shown = {None: messages(), "red": messages("red"), "blue": messages("blue")}
+        expected = {color: ask(sdk, asked).choices[0].message.content for color, asked in shown.items()}
+    assert len(set(expected.values())) == 3
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.goto(seeing.urls["streaming"])
+        page.get_by_label("Model", exact=True).select_option(GEMMA)
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("Max tokens").fill("8")
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_role("button", name="Save").click()
+        for color in expected:
+            page.get_by_role("button", name="New chat").click()
+            if color:
+                page.locator("#file").set_input_files([picture(color)])
+                expect(page.get_by_role("list", name="Images to send").get_by_role("listitem")).to_have_count(1)
+            say(page, "What is this?")
+            done(page)
+            with page.expect_download() as export:
+                page.get_by_role("button", name="Export", exact=True).click()
+            text = export.value.path().read_text().partition(f"## {GEMMA}\n\n")[2]
+            assert text.strip() == expected[color].strip()
+
+
+def picture(color: str) -> FilePayload:
+    data = base64.b64decode(data_url(color).partition(",")[2])
+    return {"name": f"{color}.png", "mimeType": "image/png", "buffer": data}
 
 
 def test_several_samples_of_the_real_model_agree_or_not(browser: Browser, service: ServeProcess) -> None:

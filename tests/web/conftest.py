@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.fakes.fake_pool import FakePool
 from tests.servers.conftest import LiveServer, eventually
@@ -76,3 +76,24 @@ def page(blank: Page, url: str) -> Page:
     blank.goto(url)
     blank.wait_for_selector("#model option", state="attached")
     return blank
+
+
+# ---- what people do
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def answer(page: Page, number: int = -1) -> Locator:
+    """An answer that is complete."""
+    found = page.locator(".answer[aria-busy=false]")
+    return found.nth(number) if number >= 0 else found.last
+
+
+def ask(page: Page, text: str) -> str:
+    before = page.locator(".answer[aria-busy=false]").count()
+    say(page, text)
+    expect(page.locator(".answer[aria-busy=false]")).to_have_count(before + 1)
+    return answer(page).locator(".prose").last.inner_text()

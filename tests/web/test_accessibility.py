@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.fakes.fake_pool import FakePool, Script
-from tests.web.test_page import answer, ask, say
+from tests.web.conftest import answer, ask, say
 
 CONTROLS = {
     "button",

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.fakes.fake_pool import FakePool, Script, spec
 from tests.servers.conftest import LiveServer
-from tests.web.test_page import answer, say
+from tests.web.conftest import answer, say
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.fakes.fake_pool import FakePool, spec
-from tests.web.test_page import say
+from tests.web.conftest import say
 
 PASTE = """([data, name]) => {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.servers.conftest import LiveServer
-from tests.web.test_page import answer, say
+from tests.web.conftest import answer, say
 
 KEY = "sk-0123456789abcdef0123456789abcdef"
 
