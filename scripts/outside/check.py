@@ -156,10 +156,53 @@ def page(cases: list[Case]) -> str:
 
 def _line(case: Case) -> str:
     mark = {"passed": "✓", "skipped": "–", "failed": "✗"}[case.outcome]
-    name = case.name if len(case.name) < 100 else case.name[:99] + "…"
-    name = re.sub(r"[`\n]", " ", name)
     why = "" if case.outcome == "passed" else f": {reason(case) or case.message}"
-    return f"- {mark} `{name}`{why}\n"
+    return f"- {mark} `{_shown(case)}`{why}\n"
+
+
+def _shown(case: Case) -> str:
+    name = case.name if len(case.name) < 100 else case.name[:99] + "…"
+    return re.sub(r"[`\n]", " ", name)
+
+
+# ---- what is wrong
+
+
+def faults(cases: list[Case], before: str) -> list[str]:
+    """Failures that no reason explains, and those of cases that passed when the page was written."""
+    passed = {(suite, line) for suite, line in _lines(before) if line.startswith("- ✓")}
+    found = []
+    for case in (c for c in cases if c.outcome == "failed"):
+        told = f"{case.suite} {case.name}: {case.message}"
+        if reason(case) is None:
+            found.append(f"not explained: {told}")
+        elif (case.suite, f"- ✓ `{_shown(case)}`") in passed:
+            found.append(f"has passed before: {told}")
+    return found
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """The page's lines, each with its suite."""
+    suite = "clients"
+    for line in text.splitlines():
+        if line.startswith("### "):
+            suite = line.removeprefix("### ").partition(":")[0]
+        yield suite, line
+
+
+def empty_suites(cases: list[Case]) -> list[str]:
+    wanted = ["clients", *(suite.removeprefix("unit/") for suite in SUITES)]
+    return [f"no case of {suite} has run" for suite in wanted if not any(c.suite == suite for c in cases)]
+
+
+def unused_reasons(cases: list[Case]) -> list[str]:
+    failed = [(c.suite.removesuffix(".py"), c.name) for c in cases if c.outcome == "failed"]
+    return [
+        f"{suite}: {pattern}"
+        for suite, patterns in reasons().items()
+        for pattern in patterns
+        if not any(s == suite and fnmatch.fnmatchcase(name, pattern) for s, name in failed)
+    ]
 
 
 def main() -> int:
@@ -173,11 +216,14 @@ def main() -> int:
                     cases += upstream(tests, suite, url)
         with serving(Path(directory, "locked"), key=KEY) as url:
             cases += upstream(tests, "unit/test_security.py", url)
-    DOCUMENT.write_text(page(cases))
-    unexplained = [c for c in cases if c.outcome == "failed" and reason(c) is None]
-    for case in unexplained:
-        print(f"not explained: {case.suite} {case.name}: {case.message}", file=sys.stderr)
-    return bool(unexplained)
+    found = [*faults(cases, DOCUMENT.read_text()), *empty_suites(cases)]
+    for fault in found:
+        print(fault, file=sys.stderr)
+    if not found:  # else the page would take a new failure for an old one the next time
+        DOCUMENT.write_text(page(cases))
+    for stale in unused_reasons(cases):
+        print(f"note: nothing fails any more for the reason of {stale}", file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
