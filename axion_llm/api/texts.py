@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from axion_llm.api.fields import ModelName, Strict, invalid
+from axion_llm.api.fields import ModelName, Strict, invalid, only
 from axion_llm.api.room import check_length
 from axion_llm.api.schemas import MAX_TOKEN_ID, Prompts
 from axion_llm.errors import BadRequest
@@ -28,6 +28,7 @@ class EmbeddingRequest(Strict):
     input: Annotated[Prompts, AfterValidator(_not_too_many)]
     encoding_format: Literal["float", "base64"] | None = None  # None: float
     dimensions: Annotated[int, Field(ge=1)] | None = None
+    embd_normalize: Annotated[Any, only(2)] = None  # llama-server's; 2 is the length of one that all vectors have
     user: str | None = None  # a label: changes nothing in the answer
 
 

@@ -58,6 +58,7 @@ def test_dimensions(sdk: openai.OpenAI) -> None:
     ("change", "param"),
     [
         ({"input": []}, "input"),
+        ({"embd_normalize": 0}, "embd_normalize"),
         ({"input": None}, "input"),
         ({"input": [1, "a"]}, "input"),
         ({"input": ["x"] * 2049}, "input"),
