@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from axion_llm.api.images import decode_data_url
 from axion_llm.errors import BadRequest
 
 HEAD = "data:image/png;base64,"
+WHOLE = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -28,10 +29,7 @@ def test_every_length_comes_back(data: bytes, size: int) -> None:
 @given(st.text(st.sampled_from("ABab01+/=\n é"), max_size=24), st.sampled_from([4, 8]))
 def test_what_is_no_base64_is_refused_wherever_it_stands(text: str, size: int) -> None:
     text = base64.b64encode(PNG + b"x").decode() + text  # 12 characters: whole groups without padding
-    try:
-        expected: bytes | None = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        expected = None
+    expected = base64.b64decode(text) if WHOLE.fullmatch(text) else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "DECODED_CHARS", size)
         if expected is None:
