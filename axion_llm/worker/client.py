@@ -24,6 +24,7 @@ from axion_llm.errors import (
     CrashedInLoad,
     EngineError,
     ModelLoadError,
+    ServiceError,
     ShuttingDown,
     Suspended,
     WorkerDied,
@@ -32,6 +33,7 @@ from axion_llm.errors import (
 from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit
 from axion_llm.worker.link import Link
 from axion_llm.worker.messages import (
+    PROTOCOL,
     Detokenize,
     Detokenized,
     Embed,
@@ -41,6 +43,7 @@ from axion_llm.worker.messages import (
     Failed,
     Finished,
     Generate,
+    Hello,
     Load,
     Loaded,
     Ping,
@@ -120,8 +123,11 @@ class WorkerClient:
         """Run the process and hear its Hello. It has no model yet: a spare one may stand ready for any."""
         try:
             link = await self._launch()
-            if await link.ask("hello", None, timeout_seconds) is None:
+            hello: Hello | None = await link.ask("hello", None, timeout_seconds)
+            if hello is None:
                 raise WorkerDied(f"{self.name}: the process did not say hello in {timeout_seconds:g} s")
+            if hello.protocol != PROTOCOL:
+                raise ServiceError("axion-llm was replaced on disk while this service runs; restart the service")
         except BaseException:
             await self.stop()
             raise

@@ -11,6 +11,8 @@ Tokenized, Detokenized, or Failed in a Batch.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -151,6 +153,7 @@ class Shutdown(Message, frozen=True):
 
 class Hello(Message, frozen=True):
     pid: int
+    protocol: str = ""  # PROTOCOL as the worker has it
 
 
 class LoadProgress(Message, frozen=True):
@@ -297,6 +300,9 @@ class Pong(Message, frozen=True):
 Question = Embed | Tokenize | Detokenize
 ToWorker = Load | Generate | Question | Cancel | SetCores | Ping | Shutdown
 FromWorker = Hello | LoadProgress | Loaded | LoadFailed | Batch | Reply | Pong
+
+# Workers are started for as long as a service runs, from a package that may have been replaced meanwhile.
+PROTOCOL = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

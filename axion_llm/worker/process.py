@@ -63,7 +63,7 @@ class Worker:
         self._cpus: list[int] = []  # that we are bound to
 
     def run(self) -> None:
-        self._send(m.Hello(os.getpid()))
+        self._send(m.Hello(os.getpid(), m.PROTOCOL))
         threading.Thread(target=beat, args=(self._pulse_fd, self._num_done), daemon=True).start()
         prepare()
         try:

@@ -25,6 +25,7 @@ from pathlib import Path
 import zmq
 
 from axion_llm.worker.messages import (
+    PROTOCOL,
     Accepted,
     Batch,
     Cancel,
@@ -92,7 +93,7 @@ class FakeWorker:
         self.socket.send(encode(message))
 
     def serve(self, pulse_fd: int) -> None:
-        self.send(Hello(os.getpid()))
+        self.send(Hello(os.getpid(), os.environ.get("FAKE_PROTOCOL", PROTOCOL)))
         threading.Thread(target=beat, args=(pulse_fd, lambda: self.num_turns), daemon=True).start()
         while True:
             self.num_turns += 1

@@ -162,6 +162,13 @@ async def test_a_process_that_does_not_start(command: tuple[str, ...], error: ty
     assert client.state == "dead"
 
 
+async def test_a_worker_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_PROTOCOL", "of tomorrow")
+    with pytest.raises(ServiceError, match="restart the service"):
+        await WorkerClient(FAKE_COMMAND).start()
+    assert fake_workers() == []
+
+
 @pytest.mark.parametrize("path", ["ok", "hang=1"])
 async def test_a_cancelled_start_or_load_leaves_nothing(path: str) -> None:
     for delay in (0.0, 0.005, 0.05, 0.5):
