@@ -102,7 +102,8 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 def run(suite: str, arguments: list[str | Path], cwd: Path, environ: dict[str, str]) -> list[Case]:
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
-        command = [OUTSIDE_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
+        options = ["-q", "--tb=no", "-p", "no:warnings", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = [OUTSIDE_PYTHON, "-m", "pytest", *options, *arguments]
         subprocess.run(command, cwd=cwd, env=os.environ | environ, timeout=SUITE_SECONDS, check=False)
         return [_case(suite, element) for element in ElementTree.parse(report).iter("testcase")]
 
