@@ -34,6 +34,8 @@ class Case:
     fill: Callable[[Graph], None] = lambda _: None  # inputs that may not be random
     tolerance: float = 1e-3  # of the normalised squared difference between ours and stock
     exact: Callable[[Graph], npt.NDArray[np.float64]] | None = None  # who is right where the two differ
+    threads: int | None = None  # a fixed number
+    rival: str = ""  # one of bench.rivals, measured in turn with the two sides: `amount` per second is asked of it too
 
 
 def all_cases(quick: bool) -> Iterator[Case]:
@@ -41,6 +43,7 @@ def all_cases(quick: bool) -> Iterator[Case]:
     yield from _mul_mat_id(quick)
     yield from _flash_attn(quick)
     yield from _rows(quick)
+    yield from _against_rivals()
 
 
 # ---- matrix products
@@ -240,3 +243,37 @@ def _rope_case(mode: int, layout: str, n: int, dim: int = 128, heads: int = 32) 
 
     name = f"{n} x {heads} heads D={dim}, {layout}"
     return Case("rope", name, "B/s", "", 8.0 * dim * heads * n * repeat, build, fill, tolerance=1e-5)
+
+
+# ---- against others than stock, on one thread
+
+
+def _against_rivals() -> Iterator[Case]:
+    n = 1024
+
+    def square(g: Graph) -> None:
+        g.op("ggml_mul_mat", g.input("f32", n, n), g.input("f32", n, n))
+
+    name = f"f32 {n}x{n}, {n} columns, 1 thread"
+    yield Case("mul_mat", name, "FLOP/s", "f32", 2.0 * n**3, square, threads=1, rival="OpenBLAS")
+    yield _scalar_case("soft_max", "with scale", lambda g, x: g.op("ggml_soft_max_ext", x[0], None, f32(0.125), f32(0)))
+    yield _scalar_case("rms_norm", "with its weight", _norm_of)
+    yield _scalar_case("swiglu", "split", lambda g, x: g.op("ggml_swiglu_split", x[0], x[1]))
+
+
+def _scalar_case(op: str, what: str, one: Callable[[Graph, list[ctypes.c_void_p]], object]) -> Case:
+    """The same two rows again and again, with results that together stay in L2."""
+    width, rows, repeat = 4096, 2, 20
+
+    def build(g: Graph) -> None:
+        inputs = [g.input("f32", width, rows), g.input("f32", width, rows), g.input("f32", width)]
+        for _ in range(repeat):
+            one(g, inputs)
+
+    name = f"{rows} x {width} {what}, in cache, 1 thread"
+    amount = float(width * rows * repeat)
+    return Case(op, name, "values/s", "", amount, build, tolerance=1e-5, threads=1, rival=f"libm {op}")
+
+
+def _norm_of(g: Graph, x: list[ctypes.c_void_p]) -> None:
+    g.op("ggml_mul", g.op("ggml_rms_norm", x[0], f32(1e-5)), x[2])

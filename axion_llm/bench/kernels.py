@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from axion_llm import native
+from axion_llm.bench import rivals
 from axion_llm.bench.cases import Case, all_cases
 from axion_llm.bench.graph import Graph
+
+LONG = 0.05  # seconds a side and round
+MOST_RUNS = 25
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class KernelRow:
     difference: float  # between ours and stock: squared, as a part of stock's squared values
     agrees: bool  # or ours is the one that is right
     errors: tuple[float, float] | None  # where they do not: ours and stock against the exact result, squared likewise
+    rival: str = ""  # somebody else who was measured in turn with the two
+    to_rival: float | None = None  # ours as a multiple of that
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ def _measure(
     rounds: int,
     peaks: dict[str, float],
 ) -> KernelRow | None:
+    peak_threads, threads = threads, case.threads or threads
     with Graph(threads) as graph:
         case.build(graph)
         graph.allocate(np.random.default_rng(0))
@@ -98,24 +105,49 @@ def _measure(
             exact = case.exact(graph)
             errors = _relative(ours, exact), _relative(stock, exact)
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        around: list[
-            float
-        ] = []  # the peak, taken in turn with the sides: the cores may be shared, or change their clock
+        # The peak and the rival, taken in turn with the sides: the cores may be shared, or change their clock.
+        around: list[float] = []
+        others: list[float] = []
         for _ in range(rounds):
             if case.peak:
                 around.append(library.peak(case.peak, threads, 0.03))
+            if case.rival and (other := rivals.rate(case.rival, library)):
+                others.append(other)
             for is_on, found in seconds.items():
                 library.enable(names if is_on else set())
-                found.append(graph.run())
+                found += _timed(graph)
     on, off = (case.amount / statistics.median(found) for found in seconds.values())
     share = on / statistics.median(around) if around else None
-    if around:
+    if around and threads == peak_threads:
         peaks[case.peak] = max(peaks[case.peak], *around)
     agrees = (errors[0] if errors else difference) <= case.tolerance
     kernels = "+".join(taken_by)
+    to_rival = on / statistics.median(others) if others else None
     return KernelRow(
-        case.op, case.name, kernels, case.unit, on, off, on / off, case.peak, share, difference, agrees, errors
+        case.op,
+        case.name,
+        kernels,
+        case.unit,
+        on,
+        off,
+        on / off,
+        case.peak,
+        share,
+        difference,
+        agrees,
+        errors,
+        case.rival if others else "",
+        to_rival,
     )
+
+
+def _timed(graph: Graph) -> list[float]:
+    """Seconds of some runs. The first does not count where it is short: it finds other data in the caches, and its
+    threads may wake on one core until the kernel moves them apart."""
+    first = graph.run()
+    if first > LONG:
+        return [first]
+    return [graph.run() for _ in range(min(MOST_RUNS, 1 + int(LONG / first)))]
 
 
 def _relative(values: npt.NDArray[np.float32], to: npt.NDArray[Any]) -> float:

@@ -185,8 +185,9 @@ def kernels(op: str | None, text: str | None, quick: bool, rounds: int, threads:
     """Every operation of ours against upstream's, in turn in one process, on layers of 4B to 8B models.
 
     Rates are medians; 'of peak' is our share of what this machine does in a loop of nothing but multiply-adds (int8
-    dots, memory reads). Operations on rows run in the caches and have no such peak. Lines that no kernel of ours takes
-    are left out and counted.
+    dots, memory reads). Operations on rows run in the caches and have no such peak; 'to others' is ours against NumPy's
+    OpenBLAS, or against scalar code with the C library's functions. Lines that no kernel of ours takes are left out and
+    counted.
 
     \b
     axion-llm bench kernels --quick
@@ -212,12 +213,13 @@ def kernels(op: str | None, text: str | None, quick: bool, rounds: int, threads:
 
 
 def print_kernels(report: Report) -> None:
-    table = Table("operation", "case", "ours, G/s", "stock, G/s", "unit", "ratio", "of peak")
+    table = Table("operation", "case", "ours, G/s", "stock, G/s", "unit", "ratio", "of peak", "to others")
     for row in report.rows:
         share = "-" if row.share is None else f"{row.share:.0%}"
+        others = "" if row.to_rival is None else f"{row.to_rival:.2f} {row.rival}"
         cells = (f"{row.ours / 1e9:.1f}", f"{row.stock / 1e9:.1f}", row.unit, f"{row.ratio:.2f}", share)
-        table.add_row(row.op, row.case, *cells)
-    console = Console(width=120)
+        table.add_row(row.op, row.case, *cells, others)
+    console = Console(width=132)
     console.print(table)
     peaks = ", ".join(f"{kind} {value / 1e9:.0f}" for kind, value in report.peaks.items() if value)
     console.print(f"{report.isa}, {report.threads} threads; peaks in G/s (operations, bytes read): {peaks}")

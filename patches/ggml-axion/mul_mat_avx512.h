@@ -1,74 +1,11 @@
 // AVX-512 VNNI tiles: 16 weight rows in the lanes, one accumulator per column.
 #pragma once
 
-#include "mul_mat_tile.h"
+#include "mul_mat_x86.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
-
-#include <immintrin.h>
-
-// A call would spill what the caller keeps in 32 registers.
-#define AXION_INLINE inline __attribute__((always_inline))
+#if defined(AXION_TILES_AVX512)
 
 namespace axion {
-
-enum class Kind {
-    zero_point,  // weights are scale * (q - 128)
-    with_min,    // weights are scale * q + min
-    two_scales,  // as zero_point, with a scale for each 16
-};
-
-// One block of 32 of 16 rows in registers; the layout of PanelBlock.
-struct Unpacked {
-    __m512i q[8];
-    __m512  scale;
-    __m512  extra;
-};
-
-// Sixteen bytes of each of 16 rows, transposed: t[i] has dword i of every row.
-AXION_INLINE void load_transposed(const char * p, size_t stride, __m512i t[4]) {
-    __m512i r[4];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-        const char * q = p + i * stride;
-        __m512i      v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *) q));
-        v              = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *) (q + 4 * stride)), 1);
-        v              = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *) (q + 8 * stride)), 2);
-        r[i]           = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *) (q + 12 * stride)), 3);
-    }
-    const __m512i ab0 = _mm512_unpacklo_epi32(r[0], r[1]), ab2 = _mm512_unpackhi_epi32(r[0], r[1]);
-    const __m512i cd0 = _mm512_unpacklo_epi32(r[2], r[3]), cd2 = _mm512_unpackhi_epi32(r[2], r[3]);
-    t[0] = _mm512_unpacklo_epi64(ab0, cd0);
-    t[1] = _mm512_unpackhi_epi64(ab0, cd0);
-    t[2] = _mm512_unpacklo_epi64(ab2, cd2);
-    t[3] = _mm512_unpackhi_epi64(ab2, cd2);
-}
-
-// Four bytes of each of 16 rows.
-AXION_INLINE __m512i load_dwords(const char * p, size_t stride) {
-    __m128i x[4];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-        const char * q = p + 4 * i * stride;
-        int32_t      d[4];
-#pragma GCC unroll 4
-        for (size_t r = 0; r < 4; r++) {
-            memcpy(&d[r], q + r * stride, 4);
-        }
-        x[i] = _mm_insert_epi32(_mm_insert_epi32(_mm_insert_epi32(_mm_cvtsi32_si128(d[0]), d[1], 1), d[2], 2), d[3], 3);
-    }
-    const __m256i low  = _mm256_inserti128_si256(_mm256_castsi128_si256(x[0]), x[1], 1);
-    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(x[2]), x[3], 1);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-
-AXION_INLINE __m512 low_halves_to_float(__m512i v) {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
-}
-
-AXION_INLINE __m512 high_halves_to_float(__m512i v) {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
-}
 
 // The whole of the arithmetic: one block of 16 rows times W columns.
 template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
@@ -148,20 +85,11 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
         acc[n] = _mm512_setzero_ps();
     }
     constexpr int64_t per_step = Format::block / act_block;
-    const size_t      tile     = tile_rows * row_bytes;
-    const char *      ahead    = out.ahead != nullptr ? out.ahead : rows + tile * (1 + prefetch_bytes / tile);
+    const char *      ahead    = prefetch_start(rows, row_bytes, out);
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
-        // Sixteen short streams are too much for the hardware's prefetcher; the tiles to come are one stream.
-        const auto prefetch = [&] {
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < tile_rows * Format::bytes / per_step; i += 64) {
-                _mm_prefetch(ahead + i, _MM_HINT_T1);
-            }
-            ahead += tile_rows * Format::bytes / per_step;
-        };
         if constexpr (per_step == 1 || W == 1) {
-            Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) {
-                prefetch();
+            Format::unpack(rows, row_bytes, [&](int i, Unpacked & u) {
+                prefetch_ahead<tile_rows * Format::bytes / per_step>(ahead, u.q[0]);
                 dot_block<Format::kind, W>(u, a[b + i], acc);
             });
         } else {
@@ -169,8 +97,9 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
             alignas(64) PanelBlock panel[per_step];
             Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) { store_panel<Format::kind>(panel[i], u); });
             for (int i = 0; i < per_step; i++) {
-                prefetch();
-                dot_block<Format::kind, W>(load_panel(panel[i]), a[b + i], acc);
+                Unpacked u = load_panel(panel[i]);
+                prefetch_ahead<tile_rows * Format::bytes / per_step>(ahead, u.q[0]);
+                dot_block<Format::kind, W>(u, a[b + i], acc);
             }
         }
     }
@@ -191,17 +120,7 @@ void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group
     store_tile<W>(acc, out);
 }
 
-// Step i of `bytes` in each of 16 rows, to L2; short steps share their lines.
-template <int64_t bytes> AXION_INLINE void prefetch_rows(const char * p, size_t stride, int64_t i) {
-    constexpr int64_t steps_per_line = bytes < 64 ? 64 / bytes : 1;
-    if (i % steps_per_line == 0) {
-        for (int64_t r = 0; r < tile_rows; r++) {
-            for (int64_t at = 0; at < bytes; at += 64) {
-                _mm_prefetch(p + r * (int64_t) stride + at, _MM_HINT_T1);
-            }
-        }
-    }
-}
+template <class Format, int W> constexpr PanelTile panel_of = panel_tile<Format::kind, W>;
 
 template <class Format>
 void unpack_panel(const char * rows, size_t row_bytes, int64_t first_block, int64_t num_blocks, PanelBlock * panel) {

@@ -3,12 +3,16 @@
 #define GGML_COMMON_DECL_CPP
 #include "mul_mat_tile.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
-#include "mul_mat_k_avx512.h"
-#include "mul_mat_q4_avx512.h"
-#include "mul_mat_q5_avx512.h"
-#include "mul_mat_q8_avx512.h"
+#if defined(__x86_64__)
+#include "mul_mat_avx2.h"
+#include "mul_mat_avx512.h"
+#include "mul_mat_k_x86.h"
+#include "mul_mat_q4_x86.h"
+#include "mul_mat_q5_x86.h"
+#include "mul_mat_q8_x86.h"
+#if defined(AXION_TILES_AVX512) || defined(AXION_TILES_AVX2)
 #define AXION_HAS_TILES
+#endif
 #elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_MATMUL_INT8)
 #include "mul_mat_formats_neon.h"
 #include "mul_mat_k_neon.h"
@@ -24,8 +28,8 @@ constexpr TileFormat tiles_of = {
     F::block,
     { nullptr, fused_tile<F, 1>, fused_tile<F, 2>, fused_tile<F, 3>, fused_tile<F, 4>, fused_tile<F, 5>,
       fused_tile<F, 6>, fused_tile<F, 7>, fused_tile<F, 8> },
-    { nullptr, panel_tile<F::kind, 1>, panel_tile<F::kind, 2>, panel_tile<F::kind, 3>, panel_tile<F::kind, 4>,
-      panel_tile<F::kind, 5>, panel_tile<F::kind, 6>, panel_tile<F::kind, 7>, panel_tile<F::kind, 8> },
+    { nullptr, panel_of<F, 1>, panel_of<F, 2>, panel_of<F, 3>, panel_of<F, 4>, panel_of<F, 5>, panel_of<F, 6>,
+      panel_of<F, 7>, panel_of<F, 8> },
     unpack_panel<F>,
 };
 

@@ -6,6 +6,7 @@
 #include "fuse.h"
 #include "mul_mat_ahead.h"
 #include "mul_mat_group.h"
+#include "mul_mat_quantise.h"
 #include "rms_norm.h"
 #include "rows.h"
 

@@ -4,6 +4,7 @@
 
 #include "kernel.h"
 #include "mul_mat_float_tile.h"
+#include "mul_mat_quantise.h"
 
 #include <algorithm>
 

@@ -9,6 +9,7 @@
 #if defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_MATMUL_INT8)
 
 #include <arm_neon.h>
+#include <cstring>
 
 #define AXION_INLINE inline __attribute__((always_inline))
 #define AXION_LAMBDA __attribute__((always_inline))
@@ -305,6 +306,8 @@ void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group
     sums.template add<kind>((const NeonBlock *) panel, num_blocks, (const ActBlock<W> *) group);
     sums.store(out);
 }
+
+template <class Format, int W> constexpr PanelTile panel_of = panel_tile<Format::kind, W>;
 
 }  // namespace axion
 

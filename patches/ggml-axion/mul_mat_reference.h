@@ -6,6 +6,9 @@
 
 #include "mul_mat_tile.h"
 
+#include <cmath>
+#include <cstring>
+
 #ifndef GGML_COMMON_DECL
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"

@@ -1,6 +1,7 @@
 // Quantised matrix products: tiles against the plain twin bit by bit, against FP64 within the stated bound.
 
 #include "check.h"
+#include "mul_mat_quantise.h"
 #include "mul_mat_reference.h"
 #include "small.h"
 

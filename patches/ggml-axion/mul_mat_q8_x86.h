@@ -1,9 +1,9 @@
-// Q8_0 for the AVX-512 tiles: signed bytes shifted to unsigned, sixteen rows at a time.
+// Q8_0 for the x86 tiles: signed bytes, with VNNI shifted to unsigned, a vector of rows at a time.
 #pragma once
 
-#include "mul_mat_avx512.h"
+#include "mul_mat_x86.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#if defined(AXION_TILES_AVX512) || defined(AXION_TILES_AVX2)
 
 #include "ggml-common.h"
 
@@ -13,16 +13,19 @@ struct Q8_0Weights {
     static constexpr int64_t block = QK8_0;
     static constexpr int64_t bytes = sizeof(block_q8_0);
     static constexpr Kind    kind  = Kind::zero_point;
+    static constexpr int     bits  = 8;
     static_assert(bytes == 34, "d, 32 bytes");
 
-    template <class Sink> static void unpack(const char * p, size_t stride, Sink && sink) {
-        Unpacked      u;
-        const __m512i flip = _mm512_set1_epi8((char) 0x80);
+    template <class Sink> static AXION_INLINE void unpack(const char * p, size_t stride, Sink && sink) {
+        Unpacked u;
         load_transposed(p + 2, stride, u.q);
         load_transposed(p + 18, stride, u.q + 4);
+        if (has_vnni) {
+            const Bytes flip = splat_byte(0x80);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            u.q[i] = _mm512_xor_si512(u.q[i], flip);
+            for (int i = 0; i < 8; i++) {
+                u.q[i] = u.q[i] ^ flip;
+            }
         }
         u.scale = low_halves_to_float(load_dwords(p, stride));
         sink(0, u);
