@@ -2,6 +2,7 @@
 //
 // Dots of unsigned weights with signed activations by pairs (VPMADDUBSW), summed in int16 as long as the weights' bits
 // allow, or into int32 at once where the machine has AVX-VNNI. Eight-bit weights give their sign to the activations.
+// Without AVX-VNNI only Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are taken (mul_mat_formats.cpp).
 // The chain of floats, and so the bits, are those of mul_mat_reference.h.
 #pragma once
 
@@ -12,8 +13,8 @@
 namespace axion {
 
 // Products of a byte of so many bits with one of [-127, 127] are summed in pairs, so many pairs in int16: 2 * 127 times
-// 8 * 15, 4 * 31, 2 * 63 or 1 * 128 is at most 32512.
-template <int bits> constexpr int pairs_in_int16 = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+// 8 * 15, 4 * 31 or 1 * 128 is at most 32512.
+template <int bits> constexpr int pairs_in_int16 = bits == 4 ? 8 : bits == 5 ? 4 : 1;
 
 AXION_INLINE __m256i four_values(const int8_t * q) {
     int32_t x;
@@ -77,8 +78,8 @@ template <int bits> AXION_INLINE __m256i start_of(int32_t zero) {
 }
 
 // The whole of the arithmetic: one block of V vectors of rows times columns n .. n + C - 1 of a group of W.
-template <Kind kind, int bits, int V, int C, int W, class Weights>
-AXION_INLINE void dot_block(const Weights & weights, const float * scale, const float * extra, const ActBlock<W> & a,
+template <Kind kind, int bits, int V, int C, int W, class Weights, class Scale, class Extra>
+AXION_INLINE void dot_block(const Weights & weights, const Scale & scale, const Extra & extra, const ActBlock<W> & a,
                             int n, __m256 acc[C][V]) {
     const int8_t * q[C];
     __m256i        dot[C][V];
@@ -100,7 +101,7 @@ AXION_INLINE void dot_block(const Weights & weights, const float * scale, const 
             q[c] += 16;
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) {
-                low[c][v] = _mm256_cvtepi32_ps(dot[c][v]) * _mm256_load_ps(scale + 8 * v);
+                low[c][v] = _mm256_cvtepi32_ps(dot[c][v]) * scale(v);
                 dot[c][v] = start_of<bits>(a.zero[n + c] - a.zero_low[n + c]);
             }
         }
@@ -109,9 +110,8 @@ AXION_INLINE void dot_block(const Weights & weights, const float * scale, const 
         for (int c = 0; c < C; c++) {
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) {
-                const __m256 both =
-                    _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c][v]), _mm256_load_ps(extra + 8 * v), low[c][v]);
-                acc[c][v] = _mm256_fmadd_ps(both, _mm256_set1_ps(a.scale[n + c]), acc[c][v]);
+                const __m256 both = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c][v]), extra(v), low[c][v]);
+                acc[c][v]         = _mm256_fmadd_ps(both, _mm256_set1_ps(a.scale[n + c]), acc[c][v]);
             }
         }
         return;
@@ -121,10 +121,10 @@ AXION_INLINE void dot_block(const Weights & weights, const float * scale, const 
     for (int c = 0; c < C; c++) {
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) {
-            const __m256 factor = _mm256_load_ps(scale + 8 * v) * _mm256_set1_ps(a.scale[n + c]);
+            const __m256 factor = scale(v) * _mm256_set1_ps(a.scale[n + c]);
             acc[c][v]           = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c][v]), factor, acc[c][v]);
             if (kind == Kind::with_min) {
-                acc[c][v] = _mm256_fmadd_ps(_mm256_load_ps(extra + 8 * v), _mm256_set1_ps(a.sum[n + c]), acc[c][v]);
+                acc[c][v] = _mm256_fmadd_ps(extra(v), _mm256_set1_ps(a.sum[n + c]), acc[c][v]);
             }
         }
     }
@@ -165,9 +165,11 @@ template <int W> struct Sums {
             acc[c][1] = _mm256_load_ps(value[n + c] + 8);
         }
         for (int64_t b = 0; b < num_blocks; b++) {
-            const PanelBlock & p = panel[b];
-            const auto         w = [&](int v, int k) { return _mm256_load_si256((const __m256i *) p.q[k][8 * v]); };
-            dot_block<kind, bits, 2, C, W>(w, p.scale, p.extra, a[b], n, acc);
+            const PanelBlock & p     = panel[b];
+            const auto         w     = [&](int v, int k) { return _mm256_load_si256((const __m256i *) p.q[k][8 * v]); };
+            const auto         scale = [&](int v) { return _mm256_load_ps(p.scale + vector_rows * v); };
+            const auto         extra = [&](int v) { return _mm256_load_ps(p.extra + vector_rows * v); };
+            dot_block<kind, bits, 2, C, W>(w, scale, extra, a[b], n, acc);
         }
 #pragma GCC unroll 2
         for (int c = 0; c < C; c++) {
@@ -215,13 +217,11 @@ AXION_INLINE __m256 dot_column(const char * rows, size_t row_bytes, int64_t num_
     constexpr int64_t per_step  = Format::block / act_block;
     __m256            acc[1][1] = { { _mm256_setzero_ps() } };
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
-        Format::unpack(rows, row_bytes, [&](int i, Unpacked & u) {
+        Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) {
             prefetch_ahead<vector_rows * Format::bytes / per_step>(ahead, u.q[0]);
-            alignas(32) float scale[8], extra[8];
-            _mm256_store_ps(scale, u.scale);
-            _mm256_store_ps(extra, u.extra);
-            dot_block<Format::kind, Format::bits, 1, 1, 1>([&](int, int k) { return u.q[k]; }, scale, extra, a[b + i],
-                                                           0, acc);
+            dot_block<Format::kind, Format::bits, 1, 1, 1>([&](int, int k) { return u.q[k]; },
+                                                           [&](int) { return u.scale; }, [&](int) { return u.extra; },
+                                                           a[b + i], 0, acc);
         });
     }
     return acc[0][0];

@@ -88,7 +88,7 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
     const char *      ahead    = prefetch_start(rows, row_bytes, out);
     for (int64_t b = 0; b < num_blocks; b += per_step, rows += Format::bytes) {
         if constexpr (per_step == 1 || W == 1) {
-            Format::unpack(rows, row_bytes, [&](int i, Unpacked & u) {
+            Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) {
                 prefetch_ahead<tile_rows * Format::bytes / per_step>(ahead, u.q[0]);
                 dot_block<Format::kind, W>(u, a[b + i], acc);
             });
@@ -97,7 +97,7 @@ void fused_tile(const char * rows, size_t row_bytes, int64_t num_blocks, const c
             alignas(64) PanelBlock panel[per_step];
             Format::unpack(rows, row_bytes, [&](int i, const Unpacked & u) { store_panel<Format::kind>(panel[i], u); });
             for (int i = 0; i < per_step; i++) {
-                Unpacked u = load_panel(panel[i]);
+                const Unpacked u = load_panel(panel[i]);
                 prefetch_ahead<tile_rows * Format::bytes / per_step>(ahead, u.q[0]);
                 dot_block<Format::kind, W>(u, a[b + i], acc);
             }

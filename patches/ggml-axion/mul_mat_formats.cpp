@@ -33,6 +33,20 @@ constexpr TileFormat tiles_of = {
     unpack_panel<F>,
 };
 
+#if defined(AXION_TILES_AVX2) && !defined(AXION_DPBUSD)
+// Without dots of bytes into int32 one column of the others is 10 to 30% slower than upstream's own code.
+constexpr bool takes_all = false;
+#else
+constexpr bool takes_all = true;
+#endif
+
+template <class F> const TileFormat * tiles_where_fast() {
+    if constexpr (takes_all) {
+        return &tiles_of<F>;
+    }
+    return nullptr;
+}
+
 const TileFormat * tile_format(ggml_type type) {
     switch (type) {
     case GGML_TYPE_Q4_0:
@@ -46,13 +60,13 @@ const TileFormat * tile_format(ggml_type type) {
     case GGML_TYPE_Q8_0:
         return &tiles_of<Q8_0Weights>;
     case GGML_TYPE_IQ4_NL:
-        return &tiles_of<Iq4NlWeights>;
+        return tiles_where_fast<Iq4NlWeights>();
     case GGML_TYPE_Q4_K:
-        return &tiles_of<Q4_KWeights>;
+        return tiles_where_fast<Q4_KWeights>();
     case GGML_TYPE_Q5_K:
-        return &tiles_of<Q5_KWeights>;
+        return tiles_where_fast<Q5_KWeights>();
     case GGML_TYPE_Q6_K:
-        return &tiles_of<Q6_KWeights>;
+        return tiles_where_fast<Q6_KWeights>();
     default:
         return nullptr;
     }

@@ -106,7 +106,7 @@ struct Q6_KWeights {
     template <class Sink> static AXION_INLINE void unpack(const char * p, size_t stride, Sink && sink) {
         constexpr int raised = raised_by<bits>;
         const Bytes   nibble = splat_byte(0x0f << raised), pair = splat_byte(0x30 << raised);
-        const Floats  d = high_halves_to_float(load_dwords(p + 206, stride)) * splat_float(1.0f / (1 << raised));
+        const Floats  d = load_halves(p + 208, stride) * splat_float(1.0f / (1 << raised));
         Bytes         scales[4];
         load_transposed(p + 192, stride, scales);
 #pragma GCC unroll 2

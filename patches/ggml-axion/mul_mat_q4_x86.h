@@ -28,7 +28,7 @@ struct Q4_0Weights {
             u.q[i]     = shift_words(t[i], raised) & nibble;
             u.q[i + 4] = shift_words(t[i], raised - 4) & nibble;
         }
-        u.scale = low_halves_to_float(load_dwords(p, stride)) * splat_float(1.0f / (1 << raised));
+        u.scale = load_halves(p, stride) * splat_float(1.0f / (1 << raised));
         sink(0, u);
     }
 };
@@ -79,7 +79,7 @@ struct Iq4NlWeights {
             u.q[i]     = look_up(values, t[i] & low);
             u.q[i + 4] = look_up(values, shift_words(t[i], -4) & low);
         }
-        u.scale = low_halves_to_float(load_dwords(p, stride));
+        u.scale = load_halves(p, stride);
         sink(0, u);
     }
 };

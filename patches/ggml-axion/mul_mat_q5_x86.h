@@ -42,7 +42,7 @@ struct Q5_0Weights {
             u.q[i + 4] = shift_words(t[i], raised - 4) & nibble;
         }
         add_fifth_bits(u.q, load_dwords(p + 2, stride), 0x10 << raised);
-        u.scale = low_halves_to_float(load_dwords(p, stride)) * splat_float(1.0f / (1 << raised));
+        u.scale = load_halves(p, stride) * splat_float(1.0f / (1 << raised));
         sink(0, u);
     }
 };

@@ -27,7 +27,7 @@ struct Q8_0Weights {
                 u.q[i] = u.q[i] ^ flip;
             }
         }
-        u.scale = low_halves_to_float(load_dwords(p, stride));
+        u.scale = load_halves(p, stride);
         sink(0, u);
     }
 };

@@ -190,6 +190,26 @@ AXION_INLINE Bytes load_dwords(const char * p, size_t stride) {
 #endif
 }
 
+// Two bytes of each of eight rows.
+AXION_INLINE __m128i load_eight_words(const char * p, size_t stride) {
+    int16_t h[8];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < 8; r++) {
+        memcpy(&h[r], p + r * stride, 2);
+    }
+    return _mm_setr_epi16(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]);
+}
+
+// An FP16 of each row.
+AXION_INLINE Floats load_halves(const char * p, size_t stride) {
+#if defined(AXION_TILES_AVX512)
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(load_eight_words(p, stride)),
+                                                   load_eight_words(p + 8 * stride, stride), 1));
+#else
+    return _mm256_cvtph_ps(load_eight_words(p, stride));
+#endif
+}
+
 // Byte i of every row's dword, and as a signed one.
 AXION_INLINE Floats byte_to_float(Bytes v, int i) {
     return to_float((Bytes) ((Dwords) v >> 8 * i & 0xff));
@@ -213,13 +233,13 @@ template <int64_t bytes> AXION_INLINE void prefetch_rows(const char * p, size_t 
 
 // The tiles to come are one stream: sixteen short ones are too much for the hardware's prefetcher. `unpacked`, of the
 // block at work, holds the compiler back from fetching for all blocks of a super-block in one burst.
-template <int64_t bytes> AXION_INLINE void prefetch_ahead(const char *& ahead, Bytes & unpacked) {
+template <int64_t bytes> AXION_INLINE void prefetch_ahead(const char *& ahead, const Bytes & unpacked) {
 #pragma GCC                                unroll 16
     for (int64_t i = 0; i < bytes; i += 64) {
         _mm_prefetch(ahead + i, _MM_HINT_T1);
     }
     ahead += bytes;
-    asm volatile("" : "+r"(ahead), "+v"(unpacked));
+    asm volatile("" : "+r"(ahead) : "v"(unpacked));
 }
 
 AXION_INLINE const char * prefetch_start(const char * rows, size_t row_bytes, const TileOutput & out) {

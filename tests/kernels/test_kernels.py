@@ -34,13 +34,28 @@ def test_kernel(build_dir: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+AVX2 = "-O1 -mavx2 -mfma -mf16c -fno-sanitize=null,alignment,object-size,pointer-overflow,bounds"
+TABLE_OF_TILES = ["mul_mat_formats.cpp"]
+NARROWER = [
+    ("test_flash_attn", [], AVX2),
+    ("test_flash_attn_tile", [], AVX2),
+    ("test_mul_mat", TABLE_OF_TILES, AVX2),
+    ("test_mul_mat", TABLE_OF_TILES, f"{AVX2} -mavx512vl -mavx512vnni"),  # dots as AVX-VNNI has them
+]
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86's")
-@pytest.mark.parametrize("name", ["test_flash_attn", "test_flash_attn_tile"])
-def test_attention_with_avx2_alone(tmp_path: Path, name: str) -> None:
-    """The tile that a machine with AVX-512 would never choose."""
+@pytest.mark.parametrize(("name", "bodies", "flags"), NARROWER)
+def test_the_tiles_of_a_machine_without_avx512(tmp_path: Path, name: str, bodies: list[str], flags: str) -> None:
+    """Which a machine with AVX-512 would never choose."""
+    if "vnni" in flags and "avx512_vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this machine could not run it")
     program = tmp_path / name
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-mavx2", "-mfma", "-mf16c", "-Wno-psabi"]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{build.KERNELS}"]
-    subprocess.run([*command, str(HERE / f"{name}.cpp"), "-o", str(program)], check=True)
+    ggml = build.sources() / "ggml"
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-Wno-psabi", f"-I{build.KERNELS}"]
+    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *flags.split()]
+    command += [f"-I{ggml / folder}" for folder in ("include", "src", "src/ggml-cpu")]
+    sources = [HERE / f"{name}.cpp", *(build.KERNELS / body for body in bodies)]
+    subprocess.run([*command, *sources, "-o", program], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
