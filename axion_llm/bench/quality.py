@@ -29,9 +29,9 @@ LogProbs = npt.NDArray[np.float64]  # [tokens, n_vocab]
 
 
 def default_text() -> str:
-    """The Python manual as every interpreter carries it, a text of its own for each release."""
+    """The Python manual as every interpreter carries it, a text of its own for each release; some 150,000 tokens."""
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    return "\n".join(topics[name] for name in TOPICS)
+    return "\n".join(topics[name] for name in [*TOPICS, *sorted(topics.keys() - set(TOPICS))])
 
 
 @dataclass
