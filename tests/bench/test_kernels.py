@@ -43,7 +43,14 @@ def test_kernels_that_are_off_leave_nothing_to_measure() -> None:
         report = json.loads(run("kernels", "--op", "rms_norm", "--quick", "--json"))
     finally:
         library.enable(names)
-    assert report["rows"] == [] and len(report["not_taken"]) == 2
+    assert report["rows"] == [] and len(report["not_taken"]) == len(select("rms_norm", None, quick=True))
+
+
+def test_rivals_are_measured_too() -> None:
+    report = json.loads(run("kernels", "--filter", "1 thread", "--rounds", "1", "--json"))
+    rivals = {row["op"]: row["rival"] for row in report["rows"]}
+    assert rivals["soft_max"] == "libm soft_max" and rivals["mul_mat"] in ("OpenBLAS", "")
+    assert all(row["to_rival"] > 0 for row in report["rows"] if row["rival"])
 
 
 def test_an_unknown_operation_is_named_as_a_mistake() -> None:

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "kernel.h"
 #include "mul_mat_float_reference.h"
+#include "mul_mat_quantise.h"
 #include "mul_mat_reference.h"
 
 #include <atomic>
