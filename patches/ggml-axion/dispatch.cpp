@@ -15,6 +15,7 @@ namespace {
 const Kernel * const kernels[] = {
     &flash_attn_kernel,     //
     &glu_kernel,            //
+    &hadamard_kernel,       //
     &mul_mat_kernel,        //
     &mul_mat_float_kernel,  //
     &mul_mat_id_kernel,     //

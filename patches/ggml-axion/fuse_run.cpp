@@ -1,5 +1,5 @@
-// A run of RMS_NORM with MUL, ROPE and SET_ROWS nodes, the way from Q, K and V to the cache, with a barrier only where
-// one is needed.
+// A run of RMS_NORM with MUL, ROPE, Hadamard and SET_ROWS nodes, the way from Q, K and V to the cache, with a barrier
+// only where one is needed.
 //
 // One node depends on another when memory that one writes is read or written by the other. Few values: nodes that hang
 // together form a chain, which one thread computes from end to end, so no barrier is needed at all; a node that nothing
@@ -15,7 +15,7 @@
 namespace axion {
 namespace {
 
-constexpr int     max_steps   = 8;
+constexpr int     max_steps   = 10;
 constexpr int64_t most_values = 16384;  // that one thread had better compute than have all wait for each other
 
 struct Span {
@@ -37,7 +37,7 @@ struct Step {
     int           index;  // of the first in the graph
 
     int64_t num_values() const {
-        return ggml_nelements(first->src[0]);
+        return ggml_nelements(first->op == GGML_OP_MUL_MAT ? first->src[1] : first->src[0]);
     }
 
     // SET_ROWS has the tensor it writes into among its sources; the weights of a MUL are never written.
@@ -56,7 +56,14 @@ bool depend(const Step & a, const Step & b) {
     return a.reads(b.written) || b.reads(a.written) || Span(a.written).meets(Span(b.written));
 }
 
+bool is_hadamard(const ggml_tensor * node) {
+    return is_on(hadamard_kernel) && hadamard_kernel.accepts(node);
+}
+
 bool is_member(const ggml_tensor * node) {
+    if (is_hadamard(node)) {
+        return node->flags & GGML_TENSOR_FLAG_COMPUTE;
+    }
     return (node->op == GGML_OP_ROPE || node->op == GGML_OP_SET_ROWS || node->op == GGML_OP_RMS_NORM) &&
            node->src[0]->type == GGML_TYPE_F32 && (node->flags & GGML_TENSOR_FLAG_COMPUTE);
 }
@@ -106,6 +113,8 @@ void compute_step(const ggml_compute_params * params, const Run & run, int k) {
     ggml_tensor * node = run.steps[k].first;
     if (node->op == GGML_OP_RMS_NORM) {
         rms_norm_kernel.compute_fused(params, run.graph, run.steps[k].index);
+    } else if (is_hadamard(node)) {
+        hadamard_kernel.compute(params, node);
     } else if (is_on(rope_kernel) && rope_kernel.accepts(node)) {
         rope_kernel.compute(params, node);
     } else if (node->op == GGML_OP_ROPE) {

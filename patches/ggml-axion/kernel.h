@@ -29,6 +29,7 @@ void count_call(const ggml_compute_params * params, const Kernel & kernel, bool 
 
 extern const Kernel flash_attn_kernel;
 extern const Kernel glu_kernel;
+extern const Kernel hadamard_kernel;
 extern const Kernel mul_mat_kernel;
 extern const Kernel mul_mat_float_kernel;
 extern const Kernel mul_mat_id_kernel;
