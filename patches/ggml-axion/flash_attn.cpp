@@ -2,7 +2,7 @@
 //
 // Takes: F32 queries; K and V of q8_0 or F16, each its own type and head size, any strides between positions, heads and
 // streams; any mask that is the same for all heads; softcap, ALiBi, sinks. Declines everything else, and all of it
-// where no tile is written for the instruction set.
+// where no tile is written for the instruction set. Along with it goes the Hadamard turn of what it gives.
 
 #include "flash_attn.h"
 
@@ -78,9 +78,46 @@ size_t work_size(const ggml_tensor * node, int n_threads) {
     return most;
 }
 
-void compute(const ggml_compute_params * params, ggml_tensor * node) {
-    const Problem p = problem_of(node);
-    Run           run(p, params->ith, params->nth, params->wdata);
+// The product by a Hadamard matrix that alone reads what node i gives, through reshapes; its number, 0 for none.
+int turn_behind(const ggml_cgraph * graph, int i) {
+    int at = i + 1;
+    for (; at < graph->n_nodes && graph->nodes[at]->op == GGML_OP_RESHAPE; at++) {
+        if (graph->nodes[at]->src[0] != graph->nodes[at - 1] || ggml_node_get_use_count(graph, at - 1) != 1) {
+            return 0;
+        }
+    }
+    return at < graph->n_nodes && is_on(hadamard_kernel) && hadamard_kernel.accepts(graph->nodes[at]) &&
+                   graph->nodes[at]->src[1] == graph->nodes[at - 1] && ggml_node_get_use_count(graph, at - 1) == 1
+               ? at
+               : 0;
+}
+
+bool meet(const ggml_tensor * a, const ggml_tensor * b) {
+    const char *x = (const char *) a->data, *y = (const char *) b->data;
+    return x < y + ggml_nbytes(b) && y < x + ggml_nbytes(a);
+}
+
+// The turn is written while other rows are still computed. It may lie where the queries do if each row lies on its own.
+bool may_write(const ggml_tensor * node, const ggml_tensor * turn) {
+    const ggml_tensor *q = node->src[0], *mask = node->src[3];
+    const bool         is_on_queries = q->data == turn->data && q->ne[0] == node->ne[0] && q->nb[2] == node->nb[1] &&
+                                       q->nb[1] == node->nb[2] && q->nb[3] == node->nb[3];
+    return ggml_is_contiguous(node) && ggml_is_contiguous(turn) && (is_on_queries || !meet(q, turn)) &&
+           (mask == nullptr || !meet(mask, turn));
+}
+
+int can_fuse(const ggml_cgraph * graph, int i) {
+    const ggml_tensor * node = graph->nodes[i];
+    if (node->op != GGML_OP_FLASH_ATTN_EXT || !accepts(node)) {
+        return 0;
+    }
+    const int           at   = turn_behind(graph, i);
+    const ggml_tensor * turn = graph->nodes[at];
+    return at > 0 && node->ne[0] % turn->ne[0] == 0 && may_write(node, turn) ? at - i : 0;
+}
+
+void compute_problem(const ggml_compute_params * params, const Problem & p) {
+    Run run(p, params->ith, params->nth, params->wdata);
     run.scan();
     if (!run.plan.is_split) {
         if (params->ith == 0) {
@@ -98,8 +135,20 @@ void compute(const ggml_compute_params * params, ggml_tensor * node) {
     run.combine();
 }
 
+void compute(const ggml_compute_params * params, ggml_tensor * node) {
+    compute_problem(params, problem_of(node));
+}
+
+void compute_fused(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    const ggml_tensor * turn = graph->nodes[turn_behind(graph, i)];
+    Problem             p    = problem_of(graph->nodes[i]);
+    p.out.data               = (char *) turn->data;
+    p.turned                 = (int) turn->ne[0];
+    compute_problem(params, p);
+}
+
 }  // namespace
 
-const Kernel flash_attn_kernel = { "flash_attn", accepts, compute, work_size, nullptr, nullptr };
+const Kernel flash_attn_kernel = { "flash_attn", accepts, compute, work_size, can_fuse, compute_fused };
 
 }  // namespace axion

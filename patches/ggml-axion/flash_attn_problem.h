@@ -35,6 +35,7 @@ struct Problem {
     View          out;    // float
     const float * sinks;  // one per head, or null
     float         scale, max_bias, softcap;
+    int           turned;  // values of an output row that a Hadamard matrix turns together; 0: none
 
     int group() const {
         return num_heads / num_kv_heads;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "flash_attn_problem.h"
+#include "hadamard.h"
 #include "vecmath.h"
 
 namespace axion {
@@ -177,7 +178,8 @@ inline void merge(float * state, const float * partial, int dv) {
     }
 }
 
-// The sink, a score without a value, comes last; then the division by the sum. A row that sees nothing is zero.
+// The sink, a score without a value, comes last; then the division by the sum. A row that sees nothing is zero. Then
+// the turn back, of the same values in the same order as by a node of its own.
 inline void finish(const Problem & p, float * state, int row, int head) {
     float * out = (float *) p.out.at(row % p.num_rows, head, row / p.num_rows);
     float   a = 1, c = 0;
@@ -188,6 +190,9 @@ inline void finish(const Problem & p, float * state, int row, int head) {
     const float factor = sum == 0 ? 0.0f : a / sum;
     for (int d = 0; d < p.dv; d++) {
         out[d] = state[16 + d] * factor;
+    }
+    for (int d = 0; p.turned != 0 && d < p.dv; d += p.turned) {
+        hadamard_row(out + d, p.turned, out + d);
     }
 }
 
