@@ -22,8 +22,10 @@ Json = dict[str, Any]
 
 MAX_TURNS = 1000  # of one conversation
 MAX_ROWS = 100_000  # the oldest go first
+MAX_BYTES = 2 * 1024**3  # of all rows, images too; then the oldest of them go as well
 PURGE_SECONDS = 60.0  # between two looks at what has expired
 
+_SIZE = "length(response) + length(items)"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY,
@@ -57,6 +59,7 @@ class ResponseStore:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._purge_at = 0.0
+        self._num_bytes: int = self._db.execute(f"SELECT coalesce(sum({_SIZE}), 0) FROM responses").fetchone()[0]
 
     def close(self) -> None:
         with self._lock:
@@ -66,10 +69,13 @@ class ResponseStore:
         now = time.time()
         encode = msgspec.json.encode
         row = (response["id"], owner, response["previous_response_id"], now + self._ttl_seconds)
+        blobs = (encode(response), encode(items))
         with self._lock:
             self._purge(now)
-            insert = "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?)"
-            self._db.execute(insert, (*row, encode(response), encode(items)))
+            self._db.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?)", (*row, *blobs))
+            self._num_bytes += sum(map(len, blobs))
+            if self._num_bytes > MAX_BYTES:
+                self._make_room()
 
     def get(self, owner: str, response_id: str) -> Stored:
         with self._lock:
@@ -80,8 +86,8 @@ class ResponseStore:
 
     def delete(self, owner: str, response_id: str) -> None:
         with self._lock:
-            deleted = self._db.execute("DELETE FROM responses WHERE id = ? AND owner = ?", (response_id, owner))
-        if not deleted.rowcount:
+            num_deleted = self._delete("id = ? AND owner = ?", response_id, owner)
+        if not num_deleted:
             raise ResponseNotFound(f"Response with id '{response_id[:100]}' not found.")
 
     def conversation(self, owner: str, response_id: str) -> list[Json]:
@@ -109,9 +115,21 @@ class ResponseStore:
         if now < self._purge_at:
             return
         self._purge_at = now + PURGE_SECONDS
-        self._db.execute("DELETE FROM responses WHERE expires <= ?", (now,))
-        newest = "SELECT id FROM responses ORDER BY expires DESC LIMIT -1 OFFSET ?"
-        self._db.execute(f"DELETE FROM responses WHERE id IN ({newest})", (MAX_ROWS,))
+        self._delete("expires <= ?", now)
+        self._delete("id IN (SELECT id FROM responses ORDER BY expires DESC LIMIT -1 OFFSET ?)", MAX_ROWS)
+
+    def _make_room(self) -> None:
+        """The oldest go until a quarter is free, so that this is rare."""
+        sums = f"SELECT expires, sum({_SIZE}) OVER (ORDER BY expires DESC) AS newest FROM responses"
+        query = f"SELECT max(expires) FROM ({sums}) WHERE newest > ?"
+        (last,) = self._db.execute(query, (MAX_BYTES * 3 // 4,)).fetchone()
+        self._delete("expires <= ?", last)
+
+    def _delete(self, where: str, *values: Any) -> int:
+        """How many rows went."""
+        gone = self._db.execute(f"DELETE FROM responses WHERE {where} RETURNING {_SIZE}", values).fetchall()
+        self._num_bytes -= sum(size for (size,) in gone)
+        return len(gone)
 
 
 def open_store(settings: Settings) -> ResponseStore | None:

@@ -287,6 +287,30 @@ def test_the_store_forgets_what_is_too_old(tmp_path: Path, monkeypatch: pytest.M
     again.close()
 
 
+def test_the_store_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are stored with what brought them; the oldest go, also those of an earlier process."""
+    monkeypatch.setattr("axion_llm.servers.response_store.MAX_BYTES", 100_000)
+    path, picture = tmp_path / "r.sqlite", [{"image": "a" * 9_900}]
+    for number in range(40):
+        store = ResponseStore(path, ttl_seconds=100)
+        store.put("", {"id": str(number), "previous_response_id": None, "output": []}, picture)
+        store.close()
+    store = ResponseStore(path, ttl_seconds=100)
+    kept = [number for number in range(40) if is_kept(store, str(number))]
+    assert kept == list(range(kept[0], 40)) and 7 <= len(kept) <= 10
+    store.delete("", "39")
+    assert not is_kept(store, "39")
+    store.close()
+    assert path.stat().st_size < 200_000
+
+
+def is_kept(store: ResponseStore, response_id: str) -> bool:
+    try:
+        return bool(store.get("", response_id))
+    except errors.ResponseNotFound:
+        return False
+
+
 # ---- errors
 
 
