@@ -23,6 +23,7 @@ from axion_llm.errors import AxionError
 from axion_llm.pool.interface import ModelPool, ModelStatus
 from axion_llm.servers import admin, consensus, health, metrics, standard, streaming
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
+from axion_llm.servers.aside import aside
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
@@ -102,19 +103,18 @@ class Endpoints:
     async def chat(self, request: Request) -> Response:
         schema = ConsensusRequest if self._orchestrator else ChatRequest
         body = await parse_body(request, schema, self._service.settings.max_body_bytes)
-        is_streamed = self._is_streamed(body.stream)
-        params.check(body, is_streamed=is_streamed)
+        is_streamed, record = self._is_streamed(body.stream), record_of(request.scope)
+        await aside(record, params.check, body, is_streamed=is_streamed)
         await load_images(body, self._service.settings)
         if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
-            record = record_of(request.scope)
             return await consensus.answer(body, self._orchestrator, self._service, record, is_streamed=is_streamed)
-        return ChatAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
+        return ChatAnswer(body, self._service, record, is_streamed=is_streamed)
 
     async def complete(self, request: Request) -> Response:
         body = await parse_body(request, CompletionRequest, self._service.settings.max_body_bytes)
-        is_streamed = self._is_streamed(body.stream)
-        params.check(body, is_streamed=is_streamed)
-        return CompletionAnswer(body, self._service, record_of(request.scope), is_streamed=is_streamed)
+        is_streamed, record = self._is_streamed(body.stream), record_of(request.scope)
+        await aside(record, params.check, body, is_streamed=is_streamed)
+        return CompletionAnswer(body, self._service, record, is_streamed=is_streamed)
 
     def _is_streamed(self, asked: bool | None) -> bool:
         return self._service.profile.streams_by_default if asked is None else asked

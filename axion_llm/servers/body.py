@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from axion_llm.api.json_size import has_more_values
+from axion_llm.servers.aside import aside
 from axion_llm.servers.exchange import ClientGone
 from axion_llm.servers.middleware import record_of
 
@@ -28,10 +29,9 @@ async def parse_body(request: Request, schema: type[Body], max_bytes: int) -> Bo
     """Raises pydantic's ValidationError, which also covers broken JSON."""
     _check_type(request)
     body = await read_body(request, max_bytes)
-    if len(body) < LARGE_BYTES:
-        return _parsed(body, schema)
-    record_of(request.scope).is_large = True
-    return await asyncio.to_thread(_parsed, body, schema)
+    record = record_of(request.scope)
+    record.is_large = len(body) >= LARGE_BYTES
+    return await aside(record, _parsed, body, schema)
 
 
 def _parsed(body: bytes | bytearray, schema: type[Body]) -> Body:

@@ -21,6 +21,7 @@ from starlette.types import Receive
 from axion_llm.errors import ServiceError
 from axion_llm.pool.interface import ModelPool, RunningModel
 from axion_llm.servers.access import Record
+from axion_llm.servers.aside import aside
 from axion_llm.servers.drain import Drain
 from axion_llm.worker.messages import Accepted, Event, Finished, Generate, Loaded, Piece
 
@@ -195,13 +196,10 @@ class Exchange:
         try:
             async with self._pool.lease(model) as running:
                 self._record.meter = self._record.telemetry.meter(model)
-                await self._run_all(running, await self._prepared(prepare, running.info))
+                await self._run_all(running, await aside(self._record, prepare, running.info))
             self.fail(ServiceError("the model ended the request without a word"))
         except Exception as exc:
             self.fail(exc)
-
-    async def _prepared(self, prepare: Prepare, info: Loaded) -> list[Generate]:
-        return await asyncio.to_thread(prepare, info) if self._record.is_large else prepare(info)
 
     async def _run_all(self, running: RunningModel, requests: list[Generate]) -> None:
         if len(requests) == 1:

@@ -17,6 +17,8 @@ from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.config import Settings
 from axion_llm.errors import RequestError
+from axion_llm.servers.access import Record
+from axion_llm.servers.aside import aside
 from axion_llm.servers.images import load_images
 from axion_llm.servers.response_store import ResponseStore
 
@@ -43,10 +45,10 @@ class ResponseDraft:
         self.builder = ResponseBuilder(request, is_stored=store is not None)
         self.events = ResponseEvents(self.builder)
 
-    async def check(self, settings: Settings, *, is_streamed: bool) -> None:
+    async def check(self, settings: Settings, record: Record, *, is_streamed: bool) -> None:
         """Raises RequestError; gets the images."""
         with our_names():
-            params.check(self.chat, is_streamed=is_streamed)
+            await aside(record, params.check, self.chat, is_streamed=is_streamed)
             await load_images(self.chat, settings)
 
     async def keep(self) -> None:

@@ -14,6 +14,8 @@ from axion_llm.consensus.options import ConsensusRequest, ConsensusResponsesRequ
 from axion_llm.consensus.orchestrator import Orchestrator
 from axion_llm.errors import BadRequest, ResponseNotFound
 from axion_llm.servers import consensus_response
+from axion_llm.servers.access import Record
+from axion_llm.servers.aside import aside
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.middleware import record_of
 from axion_llm.servers.response_answer import ResponseAnswer
@@ -40,18 +42,20 @@ class ResponseEndpoints:
         if body.stream_options is not None and not is_streamed:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
         record = record_of(request.scope)
-        draft = await self._draft(body, record.key or "")
         record.is_large = record.is_large or body.previous_response_id is not None
-        await draft.check(self._service.settings, is_streamed=is_streamed)
+        draft = await self._draft(body, record)
+        await draft.check(self._service.settings, record, is_streamed=is_streamed)
         if self._orchestrator and takes(body.model):
             own = self._orchestrator
             return await consensus_response.answer(draft, own, self._service, record, is_streamed=is_streamed)
         return ResponseAnswer(draft, self._service, record, is_streamed=is_streamed)
 
-    async def _draft(self, body: ResponsesRequest, owner: str) -> ResponseDraft:
+    async def _draft(self, body: ResponsesRequest, record: Record) -> ResponseDraft:
+        owner = record.key or ""
         history = await self._history(body.previous_response_id, owner)
         chat = ConsensusRequest if self._orchestrator and takes(body.model) else ChatRequest
-        return ResponseDraft(body, history, chat, store=self._store_for(body), owner=owner)
+        store = self._store_for(body)
+        return await aside(record, ResponseDraft, body, history, chat, store=store, owner=owner)
 
     def _store_for(self, body: ResponsesRequest) -> ResponseStore | None:
         if body.store and self._store is None:

@@ -15,6 +15,7 @@ from msgspec import structs
 from axion_llm.servers import body as body_module
 from tests.fakes.fake_pool import FakePool, spec
 from tests.servers.conftest import LiveServer
+from tests.servers.test_guard import running
 
 # Some tenths of a second of Python's work, and a text that comes out again.
 SLOW = "{% for i in range(1000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
@@ -68,6 +69,21 @@ def test_others_do_not_wait_for_it(slow: LiveServer, kind: str, model: str) -> N
         taken = time.perf_counter() - began
     assert response.status_code == 200, response.text
     assert all(len(request.literals) == 2000 for request in slow.pool.requests)
+    assert max(seconds) < taken / 2, "the event loop was somebody's alone"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("chat/completions", chat("hi")), ("completions", {"prompt": "hi"}), ("responses", {"input": "hi"})],
+)
+def test_others_do_not_wait_for_its_checks(path: str, asked: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {f"p{i}": {} for i in range(90_000)}}
+    with running(max_body_bytes=8_000_000) as server, waits(server.urls["standard"]) as seconds:
+        url, body = f"{server.urls['standard']}/v1/{path}", {"model": "fake", **asked, "json_schema": schema}
+        began = time.perf_counter()
+        response = httpx.post(url, json=body, timeout=30)
+        taken = time.perf_counter() - began
+    assert response.status_code == 400 and "more than the 131,072" in response.text
     assert max(seconds) < taken / 2, "the event loop was somebody's alone"
 
 
