@@ -50,7 +50,11 @@ template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, cons
 template <int W> AXION_INLINE void store_tile(const __m512 acc[W], const TileOutput & out) {
 #pragma GCC                        unroll 8
     for (int n = 0; n < W; n++) {
-        _mm512_mask_storeu_ps(out.dst[n] + out.row, out.lanes, acc[n]);
+        if (out.lanes == 0xffff) {
+            _mm512_storeu_ps(out.dst[n] + out.row, acc[n]);
+        } else {
+            _mm512_mask_storeu_ps(out.dst[n] + out.row, out.lanes, acc[n]);
+        }
     }
 }
 
@@ -112,7 +116,9 @@ void panel_tile(const PanelBlock * panel, int64_t num_blocks, const char * group
     __m512              acc[W];
 #pragma GCC unroll 8
     for (int n = 0; n < W; n++) {
-        acc[n] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(out.lanes, out.dst[n] + out.row);
+        acc[n] = first                 ? _mm512_setzero_ps()
+                 : out.lanes == 0xffff ? _mm512_loadu_ps(out.dst[n] + out.row)
+                                       : _mm512_maskz_loadu_ps(out.lanes, out.dst[n] + out.row);
     }
     for (int64_t b = 0; b < num_blocks; b++) {
         dot_block<kind, W>(load_panel(panel[b]), a[b], acc);

@@ -13,7 +13,7 @@
 namespace axion {
 namespace {
 
-constexpr int64_t panel_blocks        = 24;     // 15 KiB of L1
+constexpr int64_t panel_blocks        = 32;     // 20 KiB of L1
 constexpr int64_t job_columns         = 256;    // their activations stay in L2 while the job's rows pass
 constexpr int64_t most_private_values = 16384;  // activations that each thread may as well quantise itself
 constexpr int     max_matrices        = 2 * max_parts;

@@ -10,7 +10,7 @@
 
 namespace axion {
 
-constexpr int64_t id_panel_blocks = 24;  // of a quantised panel: 15 KiB of L1
+constexpr int64_t id_panel_blocks = 32;  // of a quantised panel: 20 KiB of L1
 
 // What to do with the packed columns of one expert.
 struct Expert {
