@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,13 @@ async def _serve(settings: Settings, kinds: list[Kind]) -> None:
     announce = _Announcer(pool)
     if not settings.is_loopback and not KeyRing(settings).is_asking:
         log.warning(OPEN_TO_ALL, settings.host)
-    await run(pool, settings, kinds, on_listening=announce.listening, on_ready=announce.ready)
+
+    def ready() -> None:
+        gc.collect()
+        gc.freeze()  # what exists now stays: a collection that walked it would hold every stream up
+        announce.ready()
+
+    await run(pool, settings, kinds, on_listening=announce.listening, on_ready=ready)
     announce.stopped()
 
 
