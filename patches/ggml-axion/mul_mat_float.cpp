@@ -21,13 +21,13 @@ struct Product {
     const ggml_tensor * w;
     const ggml_tensor * x;
     ggml_tensor *       dst;
-    int64_t             num_values, num_units;      // of K
-    int64_t             num_matrices, num_columns;  // columns that meet one matrix
+    int64_t             num_values, num_units, piece;  // of K
+    int64_t             num_matrices, num_columns;     // columns that meet one matrix
 
     explicit Product(ggml_tensor * node)
         : format(*float_format(node->src[0]->type)), w(node->src[0]), x(node->src[1]), dst(node), num_values(w->ne[0]),
-          num_units(format.num_units(num_values)), num_matrices(w->ne[2] * w->ne[3]),
-          num_columns(ggml_nrows(x) / num_matrices) {
+          num_units(format.num_units(num_values)), piece(format.piece_length(num_values)),
+          num_matrices(w->ne[2] * w->ne[3]), num_columns(ggml_nrows(x) / num_matrices) {
     }
 
     int64_t num_strips() const {
@@ -64,15 +64,12 @@ struct Product {
         return (T *) ((char *) t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3]);
     }
 
-    // Where values from k on, a multiple of piece_values, of group g lie: all groups' units of a piece are together.
+    // Where values from k on, a multiple of a piece, of group g lie: all groups' units of a piece are together.
     uint32_t * group(char * acts, int64_t g, int64_t k) const {
         const int64_t before = k / format.values_per_unit;
-        const int64_t units  = num_units - before < piece_units() ? num_units - before : piece_units();
+        const int64_t whole  = piece / format.values_per_unit;
+        const int64_t units  = num_units - before < whole ? num_units - before : whole;
         return (uint32_t *) acts + before * num_columns + g * group_columns * units;
-    }
-
-    int64_t piece_units() const {
-        return piece_values / format.values_per_unit;
     }
 
     void pack(char * acts, int64_t m, int64_t g, int64_t k) const {
@@ -80,7 +77,7 @@ struct Product {
         for (int n = 0; n < width(g); n++) {
             columns[n] = column<const float>(x, m, g * group_columns + n);
         }
-        const int64_t n = num_values - k < piece_values ? num_values - k : piece_values;
+        const int64_t n = num_values - k < piece ? num_values - k : piece;
         format.pack_columns(columns, width(g), k, n, group(acts, g, k));
     }
 };
@@ -111,8 +108,8 @@ void run_panels(const Product & p, char * acts, int64_t m, Range strips, Range g
         out[s - strips.begin] = strip_output(p, s);
     }
     const int64_t count = strips.end - strips.begin;
-    for (int64_t k = 0; k < p.num_values; k += piece_values) {
-        const int64_t n     = p.num_values - k < piece_values ? p.num_values - k : piece_values;
+    for (int64_t k = 0; k < p.num_values; k += p.piece) {
+        const int64_t n     = p.num_values - k < p.piece ? p.num_values - k : p.piece;
         const int64_t units = p.format.num_units(n);
         for (int64_t s = 0; s < count; s++) {
             p.format.pack_rows(p.matrix(m) + (size_t) out[s].row * p.w->nb[1], p.w->nb[1], k, n,
@@ -143,7 +140,7 @@ bool accepts(const ggml_tensor * node) {
            w->ne[0] > 0 && w->ne[1] >= tile_rows && ggml_nrows(w) > 0 && ggml_nrows(node) > 0;
 }
 
-constexpr size_t panel_bytes = most_strips * piece_values * unit_row_bytes;
+constexpr size_t panel_bytes = most_strips * most_piece_units * unit_row_bytes;
 
 size_t work_size(const ggml_tensor * node, int n_threads) {
     const Product p(const_cast<ggml_tensor *>(node));
@@ -158,7 +155,7 @@ void compute_private(const Product & p, char * acts, int ith, int nth) {
     for (int64_t s = all.begin; s < all.end;) {
         const int64_t m   = s / per_matrix;
         const int64_t end = (m + 1) * per_matrix < all.end ? (m + 1) * per_matrix : all.end;
-        for (int64_t k = 0; k < p.num_values; k += piece_values) {
+        for (int64_t k = 0; k < p.num_values; k += p.piece) {
             p.pack(acts, m, 0, k);
         }
         run_fused(p, acts, m, { s - m * per_matrix, end - m * per_matrix });
@@ -167,11 +164,11 @@ void compute_private(const Product & p, char * acts, int ith, int nth) {
 }
 
 void pack_together(const Product & p, char * acts, int ith, int nth) {
-    const int64_t pieces = (p.num_values + piece_values - 1) / piece_values;
+    const int64_t pieces = (p.num_values + p.piece - 1) / p.piece;
     const Range   all    = split(p.num_matrices * pieces * p.num_groups(), 1, ith, nth);
     for (int64_t i = all.begin; i < all.end; i++) {
         const int64_t m = i / (pieces * p.num_groups());
-        p.pack(acts + (size_t) m * p.acts_bytes(), m, i % p.num_groups(), i / p.num_groups() % pieces * piece_values);
+        p.pack(acts + (size_t) m * p.acts_bytes(), m, i % p.num_groups(), i / p.num_groups() % pieces * p.piece);
     }
 }
 

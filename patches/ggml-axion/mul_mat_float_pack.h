@@ -1,4 +1,4 @@
-// Activations of a floating-point matrix product: columns interleaved unit by unit, so that a tile reads one stream.
+// Activations of a floating-point matrix product: columns interleaved, so that a tile reads one stream.
 #pragma once
 
 #include "mul_mat_float_tile.h"
@@ -27,10 +27,18 @@ inline void transpose_4x4(const uint32_t * const in[4], uint32_t * out, int stri
 #endif
 }
 
-// Units of W columns, num_units a multiple of 4, from lines `line_units` apart to x[unit][W].
+// Units of W columns, num_units a multiple of 4 and of the chains, from lines `line_units` apart.
 inline void interleave(const uint32_t * lines, int64_t line_units, int width, int64_t num_units, uint32_t * group) {
     if (width == 1) {
         memcpy(group, lines, (size_t) num_units * sizeof(uint32_t));
+        return;
+    }
+    if constexpr (num_chains > 1) {
+        for (int64_t u = 0; u < num_units; u += num_chains) {
+            for (int n = 0; n < width; n++, group += num_chains) {
+                memcpy(group, lines + n * line_units + u, num_chains * sizeof(uint32_t));
+            }
+        }
         return;
     }
     const int quads = width / 4 * 4;
@@ -81,10 +89,10 @@ struct BF16Units {
 // Values [k, k + n) of `width` columns.
 template <class Units, int step>
 void pack_columns(const float * const * columns, int width, int64_t k, int64_t n, uint32_t * group) {
-    constexpr int64_t line_units = piece_values / Units::values;
+    constexpr int64_t most = 256, line_units = most / Units::values;
     uint32_t          lines[group_columns * line_units];
     while (n > 0) {
-        const int64_t part      = n < piece_values ? n : piece_values;
+        const int64_t part      = n < most ? n : most;
         const int64_t num_units = (part + step - 1) / step * step / Units::values;
         for (int j = 0; j < width; j++) {
             Units::convert(columns[j] + k, part, num_units, lines + j * line_units);

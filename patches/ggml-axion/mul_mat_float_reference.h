@@ -87,28 +87,35 @@ inline float multiply_to_odd(float a, float b) {
     return std::isfinite(p) ? to_odd(p) : (float) p;
 }
 
+// One chain's step: a value, or two BF16 of which the second may not exist.
+inline float add_unit(ggml_type type, const void * row, const float * x, int64_t k, int64_t end, float sum) {
+    if (type != GGML_TYPE_BF16 || !has_bf16_dots) {
+        return fmaf(weight_value(type, row, k), x[k], sum);
+    }
+    float w[2] = {}, v[2] = {};
+    for (int64_t j = k; j < k + 2 && j < end; j++) {
+        w[j - k] = flushed(weight_value(type, row, j));
+        v[j - k] = flushed(rounded_to_bf16(rounds_to_odd ? x[j] : flushed(x[j])));
+    }
+    return rounds_to_odd ? add_to_odd(sum, add_to_odd(multiply_to_odd(w[0], v[0]), multiply_to_odd(w[1], v[1])))
+                         : flushed(fmaf(w[0], v[0], flushed(fmaf(w[1], v[1], sum))));
+}
+
 inline float product_reference(ggml_type type, const void * row, const float * x, int64_t num_values) {
-    float total = 0;
-    for (int64_t k = 0; k < num_values; k += piece_values) {
-        const int64_t end = k + piece_values < num_values ? k + piece_values : num_values;
-        float         sum = 0;
-        if (type == GGML_TYPE_BF16 && has_bf16_dots) {
-            for (int64_t i = k; i < end; i += 2) {
-                float w[2] = {}, v[2] = {};
-                for (int64_t j = i; j < i + 2 && j < end; j++) {
-                    w[j - i] = flushed(weight_value(type, row, j));
-                    v[j - i] = flushed(rounded_to_bf16(rounds_to_odd ? x[j] : flushed(x[j])));
-                }
-                sum = rounds_to_odd
-                          ? add_to_odd(sum, add_to_odd(multiply_to_odd(w[0], v[0]), multiply_to_odd(w[1], v[1])))
-                          : flushed(fmaf(w[0], v[0], flushed(fmaf(w[1], v[1], sum))));
+    const int64_t unit  = type == GGML_TYPE_BF16 && has_bf16_dots ? 2 : 1;
+    const int64_t most  = float_format(type)->piece_length(num_values);
+    float         total = 0;
+    for (int64_t k = 0; k < num_values; k += most) {
+        const int64_t end   = k + most < num_values ? k + most : num_values;
+        float         piece = 0;
+        for (int64_t c = 0; c < num_chains; c++) {
+            float chain = 0;
+            for (int64_t i = k + c * unit; i < end; i += num_chains * unit) {
+                chain = add_unit(type, row, x, i, end, chain);
             }
-        } else {
-            for (int64_t i = k; i < end; i++) {
-                sum = fmaf(weight_value(type, row, i), x[i], sum);
-            }
+            piece += chain;
         }
-        total = k == 0 ? sum : total + sum;
+        total = k == 0 ? piece : total + piece;
     }
     return total;
 }

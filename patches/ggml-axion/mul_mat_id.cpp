@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t most_private_values = 32768;  // activations that each thread may as well pack itself
 constexpr int64_t job_groups          = 32;
 constexpr size_t  panel_bytes =
-    std::max<size_t>(piece_values * unit_row_bytes, id_panel_blocks * sizeof(PanelBlock));  // of either kind
+    std::max<size_t>(most_piece_units * unit_row_bytes, id_panel_blocks * sizeof(PanelBlock));  // of either kind
 
 size_t aligned(size_t bytes) {
     return (bytes + 63) / 64 * 64;

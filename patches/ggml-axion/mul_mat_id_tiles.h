@@ -69,10 +69,11 @@ struct QuantisedTiles {
 
 struct FloatTiles {
     const FloatFormat & format;
-    int64_t             num_values, num_units;
+    int64_t             num_values, num_units, piece;
 
     explicit FloatTiles(const ggml_tensor * w)
-        : format(*float_format(w->type)), num_values(w->ne[0]), num_units(format.num_units(num_values)) {
+        : format(*float_format(w->type)), num_values(w->ne[0]), num_units(format.num_units(num_values)),
+          piece(format.piece_length(num_values)) {
     }
 
     int64_t column_bytes() const {
@@ -93,8 +94,8 @@ struct FloatTiles {
     }
 
     void panels(const Expert & e, Range groups, const char * rows, const TileOutput & out, char * panel) const {
-        for (int64_t k = 0; k < num_values; k += piece_values) {
-            const int64_t n = std::min(num_values - k, piece_values);
+        for (int64_t k = 0; k < num_values; k += piece) {
+            const int64_t n = std::min(num_values - k, piece);
             format.pack_rows(rows, e.row_bytes, k, n, panel);
             for (int64_t g = groups.begin; g < groups.end; g++) {
                 const TileOutput to = { e.dst + g * group_columns, out.row, out.lanes };
