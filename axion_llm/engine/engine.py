@@ -202,6 +202,8 @@ class Engine:
         done = [s for s in step.slices if s.num_outputs]
         if not done:
             return
+        is_alone = len(step.slices) == 1
+        most_forced = self.model.n_batch if is_alone else self.scheduler.pacing.spare_tokens(step.num_decodes)
         logits = self.model.logits(sum(s.num_outputs for s in done))
         best: list[int] = logits.argmax(axis=1).tolist()
         ends = list(accumulate(s.num_outputs for s in done))  # before a drawn token makes a slice look unfinished
@@ -214,6 +216,7 @@ class Engine:
                 yield from self._begin_answer(s.sequence)
                 if s.sequence.request_id in self._sequences:
                     yield from self._draw(s, logits[start:end], best[start:end], start)
+                    yield from self._append_forced(s.sequence, most_forced)
 
     def _begin_answer(self, sequence: Sequence) -> Iterator[Event]:
         """The prompt is computed: it comes first if it is wanted, and may be all that is wanted."""
@@ -244,7 +247,6 @@ class Engine:
                 break
         if s.draft:
             self._note_guesses(s, num_accepted)
-        yield from self._append_forced(sequence)
 
     def _note_guesses(self, s: Slice, num_accepted: int) -> None:
         sequence = s.sequence
@@ -255,13 +257,14 @@ class Engine:
         if num_accepted < len(s.draft) and sequence.status is Status.RUNNING:
             self.model.truncate(sequence.seq_id, sequence.num_computed)
 
-    def _append_forced(self, sequence: Sequence) -> Iterator[Event]:
+    def _append_forced(self, sequence: Sequence, most: int) -> Iterator[Event]:
         """What the grammar leaves no choice about: the next step computes it in one go. Not when logits are wanted."""
         output = self._outputs.get(sequence.request_id)
         if output is None or sequence.request.top_logprobs is not None:
             return
-        while output.forced and sequence.status is not Status.ENDED:
-            token = output.forced[0]
+        for token in output.forced[:most]:
+            if sequence.status is Status.ENDED:
+                return
             self._accept(output, token)
             event = self._append(sequence, token)
             if event:

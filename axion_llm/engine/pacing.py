@@ -14,6 +14,8 @@ FIRST_CHUNK = 32  # before anything was measured
 UNKNOWN_TOKEN_SECONDS = 0.001
 IDLE_STEP_SECONDS = 0.5  # nothing decodes: a new request waits no longer than that for a prompt's chunk
 IDLE_CHUNK = 128  # … but a chunk of that size is always worth it: smaller ones are slower per token
+TILE_COLUMNS = 8  # that our kernels compute at once: a ninth costs as much as another eight
+SPARE = 0.1  # of a step of decodes, that tokens which need not be drawn may add to it
 NEWEST = 0.3  # weight of the newest measurement
 INTERACTIVE_SECONDS = 10.0  # of waiting, that an interactive request has ahead of a standard one
 
@@ -47,6 +49,10 @@ class Pacing:
             if wanted >= CHUNK_SIZES[-1]:
                 return room
         return min(max((s for s in CHUNK_SIZES if s <= wanted), default=CHUNK_SIZES[0]), room)
+
+    def spare_tokens(self, num_decodes: int) -> int:
+        """That a step of decodes takes along without holding the other streams up."""
+        return min(self._affordable(SPARE * self.decode_seconds, 0), -num_decodes % TILE_COLUMNS)
 
     def _affordable(self, seconds: float, unknown: int) -> int:
         return int(max(seconds, 0.0) / self.token_seconds) if self.token_seconds else unknown

@@ -8,6 +8,7 @@ import pytest
 
 from axion_llm.api.structured import JSON_STYLE
 from axion_llm.engine.engine import Engine
+from axion_llm.engine.pacing import Pacing
 from axion_llm.errors import BadRequest
 from axion_llm.worker.messages import Failed, Finished, Generate, Grammar, GrammarKind, Sampling
 from tests.engine.driver import Seen, note, request
@@ -113,6 +114,24 @@ def test_forced_tokens_are_computed_in_one_step(engine: Engine) -> None:
     seen = one(engine, Grammar("regex", "a sentence that is wholly known beforehand, word by word"))
     assert isinstance(seen.end, Finished)
     assert engine.counters.num_steps <= 3 < 10 < seen.end.completion_tokens
+
+
+def test_forced_tokens_do_not_hold_others_up(engine: Engine) -> None:
+    """Beside seven streams the kernels' eight columns are taken: the text comes token by token, and is the same."""
+    known = Grammar("regex", "a sentence that is wholly known beforehand, word by word")
+    alone = run(engine, request("b", PROMPT, 60, grammar=known))["b"]
+    steps = engine.counters.num_steps
+    plain = [request(f"p{i}", PROMPT, 60, ignore_eos=True) for i in range(7)]
+    together = run(engine, *plain, request("b", PROMPT, 60, grammar=known))["b"]
+    assert together.text == alone.text
+    assert isinstance(alone.end, Finished)
+    assert engine.counters.num_steps - steps >= alone.end.completion_tokens
+
+
+@pytest.mark.parametrize(("num_decodes", "spare"), [(2, 4), (6, 2), (7, 1), (8, 0), (9, 4)])
+def test_how_many_tokens_a_step_takes_along(num_decodes: int, spare: int) -> None:
+    assert Pacing(decode_seconds=0.02, token_seconds=0.0005).spare_tokens(num_decodes) == spare
+    assert Pacing(decode_seconds=0.02).spare_tokens(num_decodes) == 0
 
 
 def test_others_in_the_batch_are_not_constrained(engine: Engine) -> None:
