@@ -7,43 +7,55 @@
 
 namespace axion {
 
-// The whole of the arithmetic: one block of 16 rows times W columns.
-template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
-    __m512i dot[W];
-    __m512  low[W];
+// The arithmetic of columns [first, first + N) of W: one block of 16 rows.
+template <Kind kind, int first, int N, int W>
+AXION_INLINE void dot_columns(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
+    __m512i dot[N];
+    __m512  low[N];
 #pragma GCC unroll 8
-    for (int n = 0; n < W; n++) {
+    for (int n = 0; n < N; n++) {
         dot[n] = kind == Kind::with_min     ? _mm512_setzero_si512()
-                 : kind == Kind::zero_point ? _mm512_set1_epi32(a.zero[n])
-                                            : _mm512_set1_epi32(a.zero_low[n]);
+                 : kind == Kind::zero_point ? _mm512_set1_epi32(a.zero[first + n])
+                                            : _mm512_set1_epi32(a.zero_low[first + n]);
     }
 #pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         if (kind == Kind::two_scales && k == 4) {
 #pragma GCC unroll 8
-            for (int n = 0; n < W; n++) {
+            for (int n = 0; n < N; n++) {
                 low[n] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[n]), u.scale);
-                dot[n] = _mm512_sub_epi32(_mm512_set1_epi32(a.zero[n]), _mm512_set1_epi32(a.zero_low[n]));
+                dot[n] =
+                    _mm512_sub_epi32(_mm512_set1_epi32(a.zero[first + n]), _mm512_set1_epi32(a.zero_low[first + n]));
             }
         }
 #pragma GCC unroll 8
-        for (int n = 0; n < W; n++) {
+        for (int n = 0; n < N; n++) {
             int32_t x;
-            memcpy(&x, a.q[n] + 4 * k, sizeof x);
+            memcpy(&x, a.q[first + n] + 4 * k, sizeof x);
             dot[n] = _mm512_dpbusd_epi32(dot[n], u.q[k], _mm512_set1_epi32(x));
         }
     }
 #pragma GCC unroll 8
-    for (int n = 0; n < W; n++) {
-        const __m512 value = _mm512_cvtepi32_ps(dot[n]), scale = _mm512_set1_ps(a.scale[n]);
+    for (int n = 0; n < N; n++) {
+        const __m512 value = _mm512_cvtepi32_ps(dot[n]), scale = _mm512_set1_ps(a.scale[first + n]);
+        __m512 &     sum = acc[first + n];
         if (kind == Kind::two_scales) {
-            acc[n] = _mm512_fmadd_ps(_mm512_fmadd_ps(value, u.extra, low[n]), scale, acc[n]);
+            sum = _mm512_fmadd_ps(_mm512_fmadd_ps(value, u.extra, low[n]), scale, sum);
         } else {
-            acc[n] = _mm512_fmadd_ps(value, _mm512_mul_ps(u.scale, scale), acc[n]);
+            sum = _mm512_fmadd_ps(value, _mm512_mul_ps(u.scale, scale), sum);
         }
         if (kind == Kind::with_min) {
-            acc[n] = _mm512_fmadd_ps(u.extra, _mm512_set1_ps(a.sum[n]), acc[n]);
+            sum = _mm512_fmadd_ps(u.extra, _mm512_set1_ps(a.sum[first + n]), sum);
         }
+    }
+}
+
+// The whole of it. With two scales eight columns at once would take 34 registers.
+template <Kind kind, int W> AXION_INLINE void dot_block(const Unpacked & u, const ActBlock<W> & a, __m512 acc[W]) {
+    constexpr int part = kind == Kind::two_scales && W > 4 ? (W + 1) / 2 : W;
+    dot_columns<kind, 0, part, W>(u, a, acc);
+    if constexpr (part < W) {
+        dot_columns<kind, part, W - part, W>(u, a, acc);
     }
 }
 
