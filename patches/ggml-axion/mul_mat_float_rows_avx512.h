@@ -14,26 +14,44 @@ namespace axion {
 
 constexpr int step_bytes = 64;  // of one row
 
-// Sixteen dwords of each of 16 rows, a whole line at a time: t[i] has dword i of every row. Rows of most matrices are a
-// multiple of 4 KiB apart, so that all 16 lines want the same set of L1: what is not read at once would be evicted.
-AXION_FLOAT_INLINE void transpose_lines(const char * p, size_t stride, __m512i t[16]) {
-    __m512i r[16], pair[16];
-#pragma GCC unroll 16
-    for (size_t i = 0; i < 16; i++) {
+template <int bytes> AXION_FLOAT_INLINE __m512i unpack_low(__m512i a, __m512i b) {
+    return bytes == 2   ? _mm512_unpacklo_epi16(a, b)
+           : bytes == 4 ? _mm512_unpacklo_epi32(a, b)
+                        : _mm512_unpacklo_epi64(a, b);
+}
+
+template <int bytes> AXION_FLOAT_INLINE __m512i unpack_high(__m512i a, __m512i b) {
+    return bytes == 2   ? _mm512_unpackhi_epi16(a, b)
+           : bytes == 4 ? _mm512_unpackhi_epi32(a, b)
+                        : _mm512_unpackhi_epi64(a, b);
+}
+
+// A step of a transposition in each quarter of the vectors: pieces of so many bytes of v[i] and v[i + apart] take
+// turns.
+template <int bytes, int apart, int N> AXION_FLOAT_INLINE void unpack_pairs(const __m512i (&v)[N], __m512i (&to)[N]) {
+#pragma GCC                                                    unroll 16
+    for (int i = 0; i < N; i += 2) {
+        const int from = i / (2 * apart) * 2 * apart + i % (2 * apart) / 2;
+        to[i]          = unpack_low<bytes>(v[from], v[from + apart]);
+        to[i + 1]      = unpack_high<bytes>(v[from], v[from + apart]);
+    }
+}
+
+// A line of each of N rows. Rows of most matrices are a multiple of 4 KiB apart, so that all lines want the same set of
+// L1: what is not read at once would be evicted.
+template <int N> AXION_FLOAT_INLINE void load_lines(const char * p, size_t stride, __m512i (&r)[N]) {
+#pragma GCC                              unroll 16
+    for (size_t i = 0; i < (size_t) N; i++) {
         r[i] = _mm512_loadu_si512(p + i * stride);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        pair[i]     = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        pair[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {  // r[i + j]: dword j of each quarter of rows i to i + 3
-        r[i]     = _mm512_unpacklo_epi64(pair[i], pair[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(pair[i], pair[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(pair[i + 1], pair[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(pair[i + 1], pair[i + 3]);
-    }
+}
+
+// Sixteen dwords of each of 16 rows: t[i] has dword i of every row.
+AXION_FLOAT_INLINE void transpose_lines(const char * p, size_t stride, __m512i (&t)[16]) {
+    __m512i r[16], pair[16];
+    load_lines(p, stride, r);
+    unpack_pairs<4, 1>(r, pair);
+    unpack_pairs<8, 2>(pair, r);  // r[i + j]: dword j of each quarter of rows i to i + 3
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
         const __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x44), b = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xee);
@@ -88,29 +106,12 @@ struct F16Avx512 : F32Avx512 {
     }
 
     // Of eight rows: t[j] has half j of each quarter of the lines.
-    static AXION_FLOAT_INLINE void transpose_halves(const char * p, size_t stride, __m512i t[8]) {
-        __m512i r[8], pair[8];
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; i++) {
-            r[i] = _mm512_loadu_si512(p + i * stride);
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < 8; i += 2) {
-            pair[i]     = _mm512_unpacklo_epi16(r[i], r[i + 1]);
-            pair[i + 1] = _mm512_unpackhi_epi16(r[i], r[i + 1]);
-        }
-#pragma GCC unroll 2
-        for (int i = 0; i < 8; i += 4) {
-            r[i]     = _mm512_unpacklo_epi32(pair[i], pair[i + 2]);
-            r[i + 1] = _mm512_unpackhi_epi32(pair[i], pair[i + 2]);
-            r[i + 2] = _mm512_unpacklo_epi32(pair[i + 1], pair[i + 3]);
-            r[i + 3] = _mm512_unpackhi_epi32(pair[i + 1], pair[i + 3]);
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            t[2 * i]     = _mm512_unpacklo_epi64(r[i], r[4 + i]);
-            t[2 * i + 1] = _mm512_unpackhi_epi64(r[i], r[4 + i]);
-        }
+    static AXION_FLOAT_INLINE void transpose_halves(const char * p, size_t stride, __m512i (&t)[8]) {
+        __m512i r[8];
+        load_lines(p, stride, r);
+        unpack_pairs<2, 1>(r, t);
+        unpack_pairs<4, 2>(t, r);
+        unpack_pairs<8, 4>(r, t);
     }
     template <class Sink> static AXION_FLOAT_INLINE void each_unit(const char * p, size_t stride, Sink sink) {
         const __m512i low  = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
