@@ -2,7 +2,8 @@
 
 The grammar engine is llguidance. A mask has a bit for each token of the vocabulary. Masks are computed in a thread
 beside llama_decode (the call gives up the GIL), for the guesses of speculation too. What a grammar leaves no choice
-about is not drawn: it is appended as it stands, and the next step computes all of it at once.
+about is not drawn: it is appended as it stands, and the next step computes it at once; beside other streams only as
+much of it as does not hold them up (pacing).
 """
 
 from __future__ import annotations

@@ -258,7 +258,7 @@ class Engine:
             self.model.truncate(sequence.seq_id, sequence.num_computed)
 
     def _append_forced(self, sequence: Sequence, most: int) -> Iterator[Event]:
-        """What the grammar leaves no choice about: the next step computes it in one go. Not when logits are wanted."""
+        """Up to `most` tokens that the grammar leaves no choice about, for the next step. Not if logits are wanted."""
         output = self._outputs.get(sequence.request_id)
         if output is None or sequence.request.top_logprobs is not None:
             return
