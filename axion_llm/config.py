@@ -10,11 +10,11 @@ import ipaddress
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from axion_llm.errors import ConfigError
 
@@ -22,7 +22,7 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 
 ENV_PREFIX = "AXION_"
 SIZES = ("memory_limit",)  # fields in bytes that take a unit
-_OTHER_VARIABLES = ("CONFIG_FILE", "KERNELS", "KEY", "LIB_DIR")  # that are no settings of the service
+_OTHER_VARIABLES = ("CONFIG_FILE", "KERNELS", "KEY", "LIB_DIR", "RUNG")  # that are no settings of the service
 
 
 def _xdg(variable: str, fallback: str) -> Path:
@@ -88,6 +88,7 @@ class Settings:
     store_responses: bool = True  # of /v1/responses, for previous_response_id and for reading them again
     responses_file: Path = field(default_factory=lambda: default_data_dir() / "responses.sqlite")
     responses_ttl_seconds: float = 30 * 24 * 3600.0
+    kernels_file: Path = field(default_factory=lambda: default_data_dir() / "kernels.json")  # what the CPU cannot do
     consensus_weights_file: Path = field(default_factory=lambda: default_data_dir() / "consensus-weights.json")
     image_urls: bool = False  # images may be named by an http(s) URL, which this machine then fetches
     image_timeout_seconds: float = 10.0  # for all that it takes to fetch one
@@ -236,6 +237,9 @@ def _words(text: str) -> tuple[str, ...]:
 _CONVERTERS = {"int": int, "float": float, "str": str, "bool": _bool, "tuple[str, ...]": _words}
 
 
+VISION_LIBRARY = "libmtmd.so"  # left out of a first build
+
+
 def library_dir() -> Path:
     """Where the native libraries are: beside the package, or AXION_LIB_DIR (another build, to try or to compare)."""
     return Path(os.environ.get(ENV_PREFIX + "LIB_DIR") or Path(__file__).parent / "lib")
@@ -244,6 +248,27 @@ def library_dir() -> Path:
 def use_library_dir(path: Path) -> None:
     """Tell the llama-cpp-python bindings, before their import, to load our libraries."""
     os.environ["LLAMA_CPP_LIB_PATH"] = os.environ["MTMD_CPP_LIB"] = str(path)
+
+
+Rung = Literal["all", "upstream", "no_repack", "baseline"]
+RUNGS: tuple[Rung, ...] = ("all", "upstream", "no_repack", "baseline")
+"""How much of the libraries a worker uses: all; none of our kernels; none of upstream's own weight layouts (repacking,
+AMX) either; the backend in plain code."""
+
+
+def rung() -> Rung:
+    """Of this process, from AXION_RUNG."""
+    name = os.environ.get(ENV_PREFIX + "RUNG") or "all"
+    if name not in RUNGS:
+        raise ConfigError(f"AXION_RUNG = {name!r}: one of {', '.join(RUNGS)}", param="rung")
+    return name
+
+
+def environment_on(rung: Rung, without: Sequence[str]) -> dict[str, str]:
+    """The environment of a process that stays on a rung and does without some of our kernels."""
+    chosen = os.environ.get(ENV_PREFIX + "KERNELS") or "all"
+    kernels = ",".join([chosen, *(f"-{name}" for name in without)]) if rung == "all" else "off"
+    return {**os.environ, ENV_PREFIX + "KERNELS": kernels, ENV_PREFIX + "RUNG": rung}
 
 
 # How long a compute thread spins at a barrier before it sleeps, in iterations of some tens of nanoseconds. libgomp's

@@ -132,6 +132,8 @@ class ModelLoadError(ServiceError):
 class CrashedInLoad(ModelLoadError):
     """The process ended by itself while it loaded the model; whether it would do so again is not known."""
 
+    is_fault = False  # by a signal that a bad instruction, a bad address or an assert raises
+
 
 class DownloadError(ServiceError):
     code = "download_failed"

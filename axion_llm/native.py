@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from axion_llm.config import library_dir, limit_spinning
+from axion_llm.config import library_dir, limit_spinning, rung
 from axion_llm.errors import NativeLibraryError
 
 ABI = 3
@@ -73,6 +73,10 @@ class NativeLibrary:
         """Graph nodes that our kernels have computed in this process so far."""
         return sum(self._api.get_calls(i) for i in range(self._api.num_kernels))
 
+    def num_calls_of(self, name: str) -> int:
+        """The same of one kernel; 0 for one that this library does not have."""
+        return next((kernel.calls for kernel in self.kernels() if kernel.name == name), 0)
+
     def num_barriers(self) -> int:
         """Barriers between the threads of the graphs that the calling thread has computed so far."""
         return int(self._api.get_barriers())
@@ -119,14 +123,27 @@ def read_stamp(directory: Path) -> dict[str, str]:
     return stamp
 
 
+def _load_baseline(directory: Path) -> None:
+    """Before libggml, which then takes it for the CPU backend that it asks for: it has that one's name."""
+    path = directory / "libaxion-baseline.so"
+    try:
+        ctypes.CDLL(str(directory / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as e:
+        raise NativeLibraryError(f"cannot load {path} ({e}): {REBUILD}") from None
+
+
 def _ask_library(directory: Path) -> _Api:
     limit_spinning()
+    if is_baseline := rung() == "baseline":
+        _load_baseline(directory)
     try:
         ggml = ctypes.CDLL(str(directory / "libggml.so"), mode=ctypes.RTLD_GLOBAL)
     except OSError as e:
         raise NativeLibraryError(f"cannot load {directory / 'libggml.so'} ({e}): {REBUILD}") from None
-    # A portable build keeps one CPU backend per generation in files of their own; the best one is loaded here.
-    ggml.ggml_backend_load_all_from_path(str(directory).encode())
+    if not is_baseline:
+        # A portable build keeps one CPU backend per generation in files of their own; the best one is loaded here.
+        ggml.ggml_backend_load_all_from_path(str(directory).encode())
     ggml.ggml_backend_reg_by_name.restype = ctypes.c_void_p
     registry = ggml.ggml_backend_reg_by_name(b"CPU")
     if not registry:

@@ -15,21 +15,25 @@ ALLOWED = {
     "errors": set(),
     "config": {"errors"},
     "native": {"errors", "config"},
+    "kernels.footing": {"config"},
+    "kernels": {"errors", "config", "native", "kernels"},
     "worker.messages": set(),
     "models": LEAVES | {"models"},
     "engine": LEAVES | {"native", "engine"},
     "worker.intake": LEAVES | {"engine"},
-    "worker.process": LEAVES | {"engine", "worker.pulse", "worker.intake", "worker.side_jobs"},
+    "worker.process": LEAVES | {"engine", "worker.pulse", "worker.intake", "worker.side_jobs", "kernels.self_test"},
+    "worker.probe": LEAVES | {"engine", "kernels.self_test"},
     "worker": LEAVES | {"worker", "pool.interface"},
-    "pool": LEAVES | {"models", "worker", "pool"},
+    "pool": LEAVES | {"models", "worker", "pool", "kernels.footing", "native"},
     "api": LEAVES | {"models.spec", "pool.interface", "api"},
     "security": LEAVES | {"models.toml_file", "security"},
     "consensus": LEAVES | {"models.spec", "api", "pool.interface", "consensus"},
-    "servers": LEAVES | {"models.spec", "api", "pool.interface", "pool.report", "security", "consensus", "servers"},
-    "bench": LEAVES | {"native", "engine.binding", "bench", "models", "consensus"},
+    "servers": LEAVES
+    | {"kernels.footing", "models.spec", "api", "pool.interface", "pool.report", "security", "consensus", "servers"},
+    "bench": LEAVES | {"native", "kernels", "engine.binding", "bench", "models", "consensus"},
 }
 # Their own files are what counts.
-PACKAGES = {"worker", "models", "engine", "pool", "api", "servers", "bench", "security", "consensus"}
+PACKAGES = {"kernels", "worker", "models", "engine", "pool", "api", "servers", "bench", "security", "consensus"}
 PURE = {
     "engine/scheduler.py",
     "engine/sequence.py",

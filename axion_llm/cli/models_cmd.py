@@ -25,7 +25,7 @@ from rich.text import Text
 
 from axion_llm.cli.completion_cmd import complete_model
 from axion_llm.cli.options import models_option
-from axion_llm.config import Settings
+from axion_llm.config import VISION_LIBRARY, Settings, library_dir
 from axion_llm.errors import BadRequest, DownloadError, ModelLoadError
 from axion_llm.models.gguf_header import check_file
 from axion_llm.models.registry import Registry, load_registry, locate
@@ -92,6 +92,8 @@ def pull(names: tuple[str, ...], models_file: Path | None, as_json: bool) -> Non
     for spec in [registry.get(name) for name in dict.fromkeys(names)]:
         try:
             _report_pull(*_pull(spec, settings), as_json)
+            if spec.mmproj and not (library_dir() / VISION_LIBRARY).exists():
+                click.echo(f"{spec.name} takes images once their library is built: scripts/build", err=True)
         except DownloadError as error:
             errors.append(error)
     if errors:

@@ -125,6 +125,8 @@ def ps_view(status: doc.Status, *, show_all: bool = False) -> RenderableType:
     lines += [Text(f"{m.name}: {m.error}", style="red") for m in shown if m.error]
     if status.registry_error:
         lines.append(Text(f"models.toml was not read anew: {status.registry_error}", style="red"))
+    if status.kernels:
+        lines.append(Text(f"computing with {status.kernels}; see axion-llm doctor", style="yellow"))
     return Group(*lines)
 
 

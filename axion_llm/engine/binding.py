@@ -61,6 +61,8 @@ def _load_llama_cpp(library: native.NativeLibrary) -> Any:
 
 def load_mtmd() -> Any:
     """llama.cpp's library for images; most workers need none. Its log goes where llama.cpp's does."""
+    if not (library.directory / config.VISION_LIBRARY).exists():
+        raise ModelLoadError(f"images need {config.VISION_LIBRARY}, which is not built: run scripts/build")
     from llama_cpp import mtmd_cpp
 
     for set_log in (mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
@@ -162,6 +164,7 @@ class LlamaModel:
     def _open_model(self, load: Load, on_progress: Callable[[float], bool]) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
+        params.use_extra_bufts = config.rung() in ("all", "upstream")
         callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
         params.progress_callback = callback
         self._model = lib.llama_model_load_from_file(load.path.encode(), params)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from axion_llm.kernels.footing import Footing
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool.report import Account, MemoryReport
 from axion_llm.worker.messages import (
@@ -67,6 +68,11 @@ class ModelWorker(RunningModel, Protocol):
 
     @property
     def pid(self) -> int | None: ...
+
+    @property
+    def is_faulty(self) -> bool:
+        """It ended at an instruction of its own: a bad one, a bad address, an assert."""
+        ...
 
     @property
     def seconds_silent(self) -> float:
@@ -148,6 +154,11 @@ class ModelPool(Protocol):
     @property
     def registry_error(self) -> str | None:
         """A mistake in the registry's files as they are now; what was read before it is in force."""
+        ...
+
+    @property
+    def footing(self) -> Footing:
+        """What its workers compute with on this machine."""
         ...
 
     async def reload(self) -> None:

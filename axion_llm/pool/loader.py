@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from axion_llm.config import Settings
+from axion_llm.config import VISION_LIBRARY, Settings, library_dir
 from axion_llm.errors import ModelLoadError
 from axion_llm.models.gguf_header import MemoryNeed, check_file, estimate_bytes
 from axion_llm.models.registry import locate_mmproj
@@ -81,7 +81,10 @@ class Loader:
         if path is None:
             raise ModelLoadError(missing(spec))
         need, mmproj = self._estimate(path, spec), locate_mmproj(spec, self._settings)
-        if mmproj:
+        if mmproj and not (library_dir() / VISION_LIBRARY).exists():
+            _log.warning("%s: takes no images, for the library for them is not built: run scripts/build", spec.name)
+            mmproj = None
+        elif mmproj:
             need = replace(need, compute=need.compute + projector_bytes(mmproj))
         elif spec.mmproj:
             _log.warning("%s: its projector %s is not on this machine, so it takes no images", spec.name, spec.mmproj)

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from axion_llm.config import Settings
 from axion_llm.errors import (
@@ -26,12 +27,15 @@ from axion_llm.errors import (
     ServiceError,
     ShuttingDown,
 )
+from axion_llm.kernels.footing import Footing
 from axion_llm.models.registry import locate
 from axion_llm.models.spec import ModelSpec
 from axion_llm.pool import machine, memory, policy
+from axion_llm.pool.breaker import Breaker
 from axion_llm.pool.caretaker import Caretaker, Models
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, ModelWorker, RunningModel
+from axion_llm.pool.ladder import Ladder
 from axion_llm.pool.lease import Lease
 from axion_llm.pool.ledger import Ledger
 from axion_llm.pool.loader import Candidate, Estimate, Loader, Locate, estimate
@@ -40,6 +44,7 @@ from axion_llm.pool.room import Room
 from axion_llm.pool.slot import Slot
 from axion_llm.pool.spare import Spares
 from axion_llm.worker.client import WorkerClient
+from axion_llm.worker.launch import DEFAULT_COMMAND
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ class Pool:
     ) -> None:
         self._registry = registry
         self._settings = settings
+        self._ladder = Ladder(settings, self._embedded_model)
         self._spares = Spares(new_worker or self._new_worker, settings.spare_workers)
         self._loader = Loader(settings, self._spares, locate, estimate)
         self._cores = CoreBudget(
@@ -138,6 +144,10 @@ class Pool:
     def registry_error(self) -> str | None:
         return self._registry.error
 
+    @property
+    def footing(self) -> Footing:
+        return self._ladder.footing
+
     async def reload(self) -> None:
         await asyncio.to_thread(self._registry.reload)
         self._caretaker.retire()
@@ -211,14 +221,29 @@ class Pool:
             self._spares.refill()
 
     async def _try_to_load(self, slot: Slot) -> ModelWorker:
-        """Once more where the process was killed and had not been lately: a bad moment is no bad model."""
-        try:
-            return await self._wait_for_turn(slot) or await self._open(slot)
-        except CrashedInLoad as error:
-            if slot.breaker.num_crashes(time.monotonic()) > 1:
-                raise
-            _log.warning("%s: is loaded once more: %s", slot.spec.name, error.message.partition("\n")[0])
-            return await self._wait_for_turn(slot) or await self._open(slot)
+        """Once more where the process was killed and had not been lately: a bad moment is no bad model.
+
+        And as often as the ladder finds that not the model is to blame, but what this machine computes with.
+        """
+        is_second = False
+        while True:
+            footing = self._ladder.footing
+            try:
+                return await self._wait_for_turn(slot) or await self._open(slot)
+            except CrashedInLoad as error:
+                if error.is_fault and await self._step_down(slot, footing):
+                    continue
+                if is_second or slot.breaker.num_crashes(time.monotonic()) > 1:
+                    raise
+                is_second = True
+                _log.warning("%s: is loaded once more: %s", slot.spec.name, error.message.partition("\n")[0])
+
+    async def _step_down(self, slot: Slot, footing: Footing) -> bool:
+        if not await self._ladder.after_fault(footing):
+            return False
+        slot.breaker = Breaker()
+        await self._spares.replace()
+        return True
 
     async def _wait_for_turn(self, slot: Slot) -> ModelWorker | None:
         """Until a load may begin; gives the worker if it stays after all."""
@@ -228,8 +253,11 @@ class Pool:
             await asyncio.wait({slot.leaving})
         if worker := slot.open:
             return worker
+        is_faulty = slot.worker is not None and slot.worker.is_faulty
         self._bury_crashed(slot)
         slot.give_up_place()
+        if is_faulty:  # under a request, perhaps the first that asked for what no load computes
+            await self._step_down(slot, self._ladder.footing)
         slot.spec = slot.listed
         now = time.monotonic()
         delay = slot.breaker.delay_seconds(now)
@@ -255,6 +283,8 @@ class Pool:
             is_wanted=slot.num_leases > 0,
             on_crash=partial(self._crashed, slot),
         )
+        if worker.info.wrong_kernels is not None and self._ladder.note_test(worker.info.wrong_kernels):
+            await self._spares.replace()
         slot.file = candidate.stamp
         slot.took_worker(worker, seconds, time.monotonic())
         self._ledger.loaded(name, seconds)
@@ -303,7 +333,17 @@ class Pool:
 
     def _new_worker(self) -> ModelWorker:
         settings = self._settings
-        return WorkerClient(grace_seconds=settings.shutdown_grace_seconds, hang_seconds=settings.hang_seconds)
+        return WorkerClient(
+            [*DEFAULT_COMMAND, *self._ladder.worker_options()],
+            env=self._ladder.worker_environment(),
+            grace_seconds=settings.shutdown_grace_seconds,
+            hang_seconds=settings.hang_seconds,
+        )
+
+    def _embedded_model(self) -> Path | None:
+        """The model that comes with the package, for a probe."""
+        paths = (locate(spec, self._settings) for spec in self._registry if spec.source.package)
+        return next((path for path in paths if path), None)
 
     def _share_cores(self) -> None:
         """To be called when a model begins or ends to work."""

@@ -37,6 +37,11 @@ class Spares:
         await worker.start()
         return worker
 
+    async def replace(self) -> None:
+        """Those that stand ready compute with what is no longer wanted."""
+        old, self._ready = self._ready, []
+        await asyncio.gather(*(worker.stop() for worker in old))
+
     def refill(self) -> None:
         if self._starting is None and not self._is_stopping:
             self._starting = asyncio.create_task(self._start())

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from axion_llm.errors import public
+from axion_llm.kernels.footing import Footing
 from axion_llm.pool.interface import ModelStatus
 from axion_llm.servers.service import Service
 
@@ -26,11 +27,17 @@ def health(service: Service, *, is_known: bool) -> JSONResponse:
     if is_known:
         body |= {"requests": service.drain.num_in_flight, "models": [_state(s) for s in statuses]}
         body |= {"hanging": silent, "registry_error": service.pool.registry_error}
+        body |= {"kernels": _kernels(service.pool.footing)}
     return JSONResponse(body, 200 if word == "ok" else 503)
 
 
 def _state(status: ModelStatus) -> dict[str, Any]:
     return {"id": status.spec.name, "state": status.state, "error": status.error and public(status.error)}
+
+
+def _kernels(footing: Footing) -> dict[str, Any]:
+    """Less than everything is no illness: it answers, slower."""
+    return {"rung": footing.rung, "without": list(footing.without), "why": footing.why or None}
 
 
 def ready(service: Service, *, is_known: bool) -> JSONResponse:

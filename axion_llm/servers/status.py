@@ -39,6 +39,7 @@ async def build(service: Service, *, with_memory: bool) -> doc.Status:
         models=models,
         max_loaded=service.settings.max_loaded,
         registry_error=pool.registry_error,
+        kernels=None if pool.footing.is_full else f"{pool.footing}: {pool.footing.why}",
         machine=_machine(report) if report else None,
         server=_process(report.server) if report and report.server else None,
         spares=[_process(spare) for spare in report.spares] if report else [],

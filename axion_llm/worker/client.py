@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Literal
 
 from axion_llm.errors import (
@@ -30,7 +30,7 @@ from axion_llm.errors import (
     WorkerDied,
     from_wire,
 )
-from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit
+from axion_llm.worker.launch import DEFAULT_COMMAND, WorkerProcess, describe_exit, is_fault
 from axion_llm.worker.link import Link
 from axion_llm.worker.messages import (
     PROTOCOL,
@@ -77,7 +77,12 @@ class WorkerClient:
     """A `RunningModel` in a process of its own: start(), load(), then generate() at will, stop()."""
 
     def __init__(
-        self, command: Sequence[str] = DEFAULT_COMMAND, *, grace_seconds: float = 5.0, hang_seconds: float = 30.0
+        self,
+        command: Sequence[str] = DEFAULT_COMMAND,
+        *,
+        env: Mapping[str, str] | None = None,
+        grace_seconds: float = 5.0,
+        hang_seconds: float = 30.0,
     ) -> None:
         self.name = "worker"  # the model's, once it is told which
         self._grace_seconds = grace_seconds
@@ -85,13 +90,14 @@ class WorkerClient:
         self._is_hung = False
         self._state: State = "starting"
         self._info: Loaded | None = None
-        self._process = WorkerProcess(command)
+        self._process = WorkerProcess(command, env)
         self._link: Link | None = None
         self._tasks: list[asyncio.Task[None]] = []  # the one that waits for the end is the last
         self._stopping: asyncio.Task[None] | None = None
         self._num_pings = 0
         self._end = asyncio.Event()
         self._crash: str | None = None  # how it ended by itself
+        self._is_faulty = False
 
     @property
     def state(self) -> State:
@@ -104,6 +110,11 @@ class WorkerClient:
     @property
     def pid(self) -> int | None:
         return self._process.pid
+
+    @property
+    def is_faulty(self) -> bool:
+        """It ended at an instruction of its own."""
+        return self._is_faulty
 
     @property
     def seconds_silent(self) -> float:
@@ -299,8 +310,13 @@ class WorkerClient:
         if self._process.tail:
             message += f"\nits last output:\n{self._process.tail}"  # a client is told the first line only
         self._crash = message
+        self._is_faulty = is_fault(code)
         _log.error("%s", message)
-        return WorkerDied(message) if self._state == "ready" else CrashedInLoad(message)
+        if self._state == "ready":
+            return WorkerDied(message)
+        error = CrashedInLoad(message)
+        error.is_fault = self._is_faulty
+        return error
 
     def _bury(self) -> None:
         self._enter("dead")

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from axion_llm.errors import ServiceError
@@ -49,6 +49,14 @@ def describe_exit(code: int) -> str:
     return f"{name}, perhaps for want of memory" if -code == signal.SIGKILL else name
 
 
+def is_fault(code: int) -> bool:
+    """Whether a process ended at an instruction of its own: a bad one, a bad address, an assert."""
+    return -code in _FAULTS
+
+
+_FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP)
+
+
 class WorkerProcess:
     """Owns the process and the directory of its socket: `make_endpoint`, `start`, in the end `close`.
 
@@ -57,8 +65,9 @@ class WorkerProcess:
     (PR_SET_PDEATHSIG) to die with it.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._command = command
+        self._env = env
         self.pulse: Pulse | None = None  # once it runs
         self._directory: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -91,6 +100,7 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
+                env=self._env,
             )
         except OSError as error:
             raise ServiceError(f"cannot start a worker process: {error}") from error

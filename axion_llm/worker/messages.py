@@ -24,6 +24,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 GrammarKind = Literal["json_schema", "regex", "grammar", "calls"]
 
 
+TEST_KERNELS = "--test-kernels"  # on a worker's command line: before it is of use it tests our kernels
+
+
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """Base: tagged with the class name, so that one decoder reads them all."""
 
@@ -181,6 +184,7 @@ class Loaded(Message, frozen=True):
     n_embedding_tokens: int = 0  # of one input; 0: the model gives no embeddings
     compute_bytes: int = 0  # buffers of a step and of its outputs, in full; not all of it need be resident
     base_bytes: int = 0  # resident in the process before it opened the model
+    wrong_kernels: list[str] | None = None  # that its self-test took out; None: it made none
 
 
 class LoadFailed(Message, frozen=True):

@@ -44,7 +44,9 @@ class Stop(Exception):
 class Worker:
     """The message loop around an engine."""
 
-    def __init__(self, endpoint: str, pulse_fd: int) -> None:
+    def __init__(self, endpoint: str, pulse_fd: int, *, tests_kernels: bool = False) -> None:
+        self._tests_kernels = tests_kernels
+        self._wrong_kernels: list[str] | None = None  # once they are tested
         self._num_turns = 0
         self._pulse_fd = pulse_fd
         self._context = zmq.Context(io_threads=1)
@@ -66,6 +68,8 @@ class Worker:
         self._send(m.Hello(os.getpid(), m.PROTOCOL))
         threading.Thread(target=beat, args=(self._pulse_fd, self._num_done), daemon=True).start()
         prepare()
+        if self._tests_kernels:
+            self._wrong_kernels = take_out_wrong_kernels()
         try:
             while True:
                 self._turn()
@@ -243,6 +247,7 @@ class Worker:
                 has_vision=self._engine.vision is not None,
                 control_tokens=self._engine.vocabulary.control_texts,
                 n_embedding_tokens=self._engine.embedder.max_tokens,
+                wrong_kernels=self._wrong_kernels,
                 **facts,
             )
         )
@@ -261,6 +266,15 @@ def prepare() -> None:
         import axion_llm.worker.intake  # noqa: F401
 
 
+def take_out_wrong_kernels() -> list[str] | None:
+    """The short self-test, some 0.2 s: a kernel that this machine computes wrong numbers with is switched off."""
+    from axion_llm.kernels.self_test import take_out_wrong
+
+    with contextlib.suppress(AxionError):  # no libraries: the load will tell
+        return take_out_wrong()
+    return None
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
@@ -274,7 +288,8 @@ def main() -> None:
     # Ctrl-C reaches the whole process group; the parent decides how we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
-    Worker(sys.argv[1], int(sys.argv[2])).run()
+    *options, endpoint, pulse_fd = sys.argv[1:]
+    Worker(endpoint, int(pulse_fd), tests_kernels=m.TEST_KERNELS in options).run()
 
 
 if __name__ == "__main__":

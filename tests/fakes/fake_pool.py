@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from axion_llm.errors import BadRequest, ModelInUse, ModelNotFound
+from axion_llm.kernels.footing import Footing
 from axion_llm.models.spec import ModelSpec, Source
 from axion_llm.pool.interface import ModelState, ModelStatus, RunningModel
 from axion_llm.pool.report import Account, MachineMemory, MemoryReport, ProcessMemory, WorkerMemory
@@ -93,6 +94,7 @@ class FakePool:
     is_warm: bool = True
     is_stopped: bool = False
     registry_error: str | None = None
+    footing: Footing = field(default_factory=Footing)
     orders: list[tuple[object, ...]] = field(default_factory=list)  # load, unload, pin
     stats: EngineStats = field(default_factory=EngineStats)
     pinned: set[str] = field(default_factory=set)

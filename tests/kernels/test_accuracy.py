@@ -18,7 +18,7 @@ from gguf.quants import dequantize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from axion_llm.bench.graph import TYPES, Graph, row_bytes
+from axion_llm.kernels.graph import TYPES, Graph, row_bytes
 
 F32 = npt.NDArray[np.float32]
 TINY = 2.0**-119  # below it a result may be off by as much: it is lost in every sum
@@ -148,7 +148,7 @@ def test_rope(seed: int, mode: int, dim: int, position: int, num_threads: int) -
 
 def quantized(type_name: str, values: F32) -> tuple[npt.NDArray[np.uint8], F32]:
     """A matrix in a format's bytes, and what those bytes mean."""
-    from axion_llm.bench.graph import library
+    from axion_llm.kernels.graph import library
 
     rows, k = values.shape
     out = np.empty((rows, row_bytes(type_name, k)), np.uint8)

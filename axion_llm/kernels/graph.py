@@ -42,6 +42,22 @@ class _InitParams(ctypes.Structure):
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
+_ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _TypeTraits(ctypes.Structure):
+    """The beginning of struct ggml_type_traits of ggml.h."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _ToFloat),
+    )
+
+
 @functools.cache
 def library() -> Any:
     """ggml: libggml.so and, through it, libggml-base.so."""
@@ -50,6 +66,7 @@ def library() -> Any:
         getattr(ggml, name).restype = ctypes.c_int64
     ggml.ggml_nbytes.restype = ggml.ggml_row_size.restype = ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+    ggml.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
     for name in ("ggml_init", "ggml_new_graph_custom", "ggml_get_data", "ggml_backend_alloc_ctx_tensors"):
         getattr(ggml, name).restype = ctypes.c_void_p
     for name in ("ggml_backend_init_by_type", "ggml_backend_reg_by_name", "ggml_backend_reg_get_proc_address"):
@@ -110,6 +127,10 @@ class Graph:
         """The same for views, which cost nothing and enter the graph with whoever reads them."""
         return self._tensor(function, *arguments)
 
+    def hint(self, tensor: Tensor, value: int) -> None:
+        """Mark a matrix product, as llama.cpp does where it knows more of a matrix than its numbers."""
+        self._ggml.ggml_mul_mat_set_hint(tensor, ctypes.c_int(value))
+
     def _tensor(self, function: str, *arguments: Any) -> Tensor:
         call = getattr(self._ggml, function)
         call.restype = ctypes.c_void_p
@@ -117,11 +138,14 @@ class Graph:
         assert tensor, f"{function} returned no tensor"
         return ctypes.c_void_p(tensor)
 
-    def allocate(self, rng: np.random.Generator) -> None:
+    def allocate(self, rng: np.random.Generator | None = None) -> None:
+        """Without `rng` inputs are left for `fill`."""
         buffer = self._ggml.ggml_backend_alloc_ctx_tensors(self._ctx, self._backend)
         if not buffer:
-            raise MemoryError("no memory for the tensors of a benchmark")
+            raise MemoryError("no memory for the tensors of a graph")
         self._buffer = ctypes.c_void_p(buffer)
+        if rng is None:
+            return
         for tensor, type_name, ne in self._inputs:
             self._bytes(tensor)[:] = np.resize(_random_rows(type_name, ne[0], rng), self._ggml.ggml_nbytes(tensor))
 
@@ -159,21 +183,34 @@ def row_bytes(type_name: str, num_values: int) -> int:
     return int(library().ggml_row_size(TYPES[type_name], num_values))
 
 
-def _random_rows(type_name: str, length: int, rng: np.random.Generator, num_rows: int = 16) -> npt.NDArray[np.uint8]:
-    """A few rows of random values as the format's bytes; the caller repeats them."""
-    if type_name == "i32":
-        return np.zeros(length * 4, np.uint8)
-    values = rng.standard_normal((num_rows, length), dtype=np.float32)
-    if type_name == "f32":
-        return values.view(np.uint8).reshape(-1)
-    out = np.empty(num_rows * row_bytes(type_name, length), np.uint8)
+def quantized(type_name: str, values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """A matrix [rows, length] in a format's bytes, and what those bytes mean."""
+    rows, length = values.shape
+    raw = _to_bytes(type_name, values)
+    meaning = np.empty((rows, length), np.float32)
+    traits = library().ggml_get_type_traits(ctypes.c_int(TYPES[type_name])).contents
+    traits.to_float(raw.ctypes.data, meaning.ctypes.data, rows * length)
+    return raw, meaning
+
+
+def _to_bytes(type_name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    rows, length = values.shape
+    out = np.empty(rows * row_bytes(type_name, length), np.uint8)
     library().ggml_quantize_chunk(
         ctypes.c_int(TYPES[type_name]),
         ctypes.c_void_p(values.ctypes.data),
         ctypes.c_void_p(out.ctypes.data),
         ctypes.c_int64(0),
-        ctypes.c_int64(num_rows),
+        ctypes.c_int64(rows),
         ctypes.c_int64(length),
         None,
     )
     return out
+
+
+def _random_rows(type_name: str, length: int, rng: np.random.Generator, num_rows: int = 16) -> npt.NDArray[np.uint8]:
+    """A few rows of random values as the format's bytes; the caller repeats them."""
+    if type_name == "i32":
+        return np.zeros(length * 4, np.uint8)
+    values = rng.standard_normal((num_rows, length), dtype=np.float32)
+    return values.view(np.uint8).reshape(-1) if type_name == "f32" else _to_bytes(type_name, values)
