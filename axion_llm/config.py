@@ -41,7 +41,11 @@ def default_keys_file() -> Path:
     return default_config_dir() / "keys.toml"
 
 
-CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("auto", "text", "json")}
+CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("auto", "text", "json"),
+    "share_prefixes": ("tenant", "all"),
+}
 _NOT_NEGATIVE = (
     "warm",
     "threads",
@@ -107,6 +111,7 @@ class Settings:
     tls_cert: Path | None = None  # PEM, with the chain; https instead of http
     tls_key: Path | None = None  # PEM, without a passphrase
 
+    share_prefixes: str = "tenant"  # what is computed of a prompt: within a tenant (a key), or among all callers
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the ports."""

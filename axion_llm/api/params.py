@@ -11,6 +11,7 @@ from axion_llm.api import structured
 from axion_llm.api.chat_template import Message, chat_template
 from axion_llm.api.images import Gallery, image_urls
 from axion_llm.api.literal import Marks, control_words
+from axion_llm.api.public import num_public_chars
 from axion_llm.api.room import check_room
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
@@ -31,6 +32,7 @@ class Origin:
     completion_id: str
     spec: ModelSpec
     is_interactive: bool
+    tenant: str = ""  # of the caller; see messages.Generate
 
 
 def check(request: Generation, *, is_streamed: bool) -> None:
@@ -85,7 +87,9 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
         prompt, grammar = prompt + plan.answer_begins, plan.grammar(grammar)
     generates = _generates(request, [prompt], top_logprobs, origin, info, grammar)
     images, shown = gallery.placed(taken.images), list(plan.control) if plan else []
-    return [structs.replace(g, literals=taken.literals, images=images, shown=shown) for g in generates]
+    public = num_public_chars(origin.spec.public_prompt, template, prompt)
+    more = {"literals": taken.literals, "images": images, "shown": shown, "public_chars": public}
+    return [structs.replace(g, **more) for g in generates]
 
 
 def _gallery(request: ChatRequest, messages: list[Message], origin: Origin, info: Loaded) -> Gallery:
@@ -139,6 +143,7 @@ def _generates(
             echo=isinstance(request, CompletionRequest) and request.is_echoed_by_worker(prompt),
             speculation=request.speculation,
             grammar=grammar,
+            tenant=origin.tenant,
         )
         for p, prompt in enumerate(prompts)
         for i in range(n)

@@ -15,7 +15,7 @@ from axion_llm.engine.embedder import Embedder
 from axion_llm.engine.grammars import Grammars
 from axion_llm.engine.output import Output
 from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
-from axion_llm.engine.prefix_cache import PrefixCache
+from axion_llm.engine.prefix_cache import Border, PrefixCache
 from axion_llm.engine.queue_limit import QueueLimit
 from axion_llm.engine.sampler import token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
@@ -89,7 +89,7 @@ class Engine:
         if request.grammar is None:
             return None
         try:
-            return self.grammars.constraint(request.grammar)
+            return self.grammars.constraint(request.grammar, request.tenant)
         except BadRequest:
             if request.grammar.is_optional:
                 return None
@@ -113,7 +113,8 @@ class Engine:
         text = [t for t in tokens if t >= 0] if request.images else tokens  # a picture's ids are no words
         pictures = tokens.pictures if isinstance(tokens, Prompt) else []
         drafter = self._drafter(request, text, constraint)
-        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter, pictures)
+        border = Border(request.tenant, self.vocabulary.num_public_tokens(request, tokens))
+        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter, pictures, border)
         self._outputs[request.request_id] = Output.of(request, text, constraint, self.model)
         self._sequences[request.request_id] = sequence
         self.scheduler.add(sequence)

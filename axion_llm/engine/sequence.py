@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from axion_llm.engine.drafting import Drafter
-from axion_llm.engine.prefix_cache import Node
+from axion_llm.engine.prefix_cache import EVERYBODY, Border, Node
 from axion_llm.worker.messages import Generate
 
 
@@ -36,6 +36,7 @@ class Sequence:
     arrival: float  # seconds, monotonic
     drafter: Drafter | None = None
     pictures: list[Placed] = field(default_factory=list)  # in order
+    border: Border = EVERYBODY  # whom it shares what it computes with
     num_prompt: int = field(init=False)
     num_computed: int = 0  # of `tokens`, how many are in the KV cache
     num_cached: int = 0  # of the prompt, how many were there already when it was first admitted

@@ -68,6 +68,12 @@ def _text(entry: Entry) -> str:
 
 
 def _matching(pattern: str, meaning: str) -> Converter:
+def _public_prompt(entry: Entry) -> str:
+    if not (text := _text(entry).strip()):
+        raise entry.error("must be a system message's text, word for word as the clients send it")
+    return text
+
+
     def converter(entry: Entry) -> str:
         if not re.fullmatch(pattern, _text(entry)):
             raise entry.error(f"must be {meaning}")
@@ -211,5 +217,6 @@ _MODEL_KEYS: dict[str, Converter] = {
     "languages": _languages,
     "expert_weight": _number(0, 3),
     "expert_first_token_seconds": _number(0.1, 86400),
+    "public_prompt": _public_prompt,
     "expert_deadline_seconds": _number(0.1, 86400),
 }

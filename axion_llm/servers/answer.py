@@ -104,7 +104,8 @@ class Answer(Response, ABC):
             log.warning("id=%s: the client has stopped reading its stream, the request is cancelled", record.id)
 
     def origin(self) -> Origin:
-        return Origin(self.head.id, self._service.spec(self.head.model), self._service.profile.is_interactive)
+        spec, is_interactive = self._service.spec(self.head.model), self._service.profile.is_interactive
+        return Origin(self.head.id, spec, is_interactive, self._record.tenant)
 
     async def _collect(self, exchange: Exchange) -> bytes:
         choices = [Choice() for _ in range(self.num_choices)]

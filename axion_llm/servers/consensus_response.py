@@ -29,7 +29,7 @@ async def answer(
 ) -> ConsensusAnswer | Answer:
     """Planned before anything is sent, so that its errors are plain HTTP statuses."""
     assert isinstance(draft.chat, ConsensusRequest)
-    task = Task(draft.builder.id, draft.chat, service.profile.is_interactive, record.is_large)
+    task = Task(draft.builder.id, draft.chat, service.profile.is_interactive, record.is_large, record.tenant)
     await language.loaded()
     with our_names():
         plan = own.plan(task)

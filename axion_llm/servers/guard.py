@@ -104,13 +104,17 @@ class Gate:
         raise Unauthenticated("Incorrect API key provided.")
 
     def budget(self, key: keys.Key) -> Budget | None:
+    def tenant(self, caller: keys.Key) -> str:
+        """Never "": what was asked before there were keys is not for those who have one now."""
+        return "all" if self.settings.share_prefixes == "all" else caller.tenant
+
         """None for a key without limits. A key whose limits have been changed begins anew."""
         requests = key.requests_per_minute or self.settings.requests_per_minute
         tokens = key.tokens_per_minute or self.settings.tokens_per_minute
         if not requests and not tokens:
             return None
         if key not in self._budgets:
-            self._budgets = {k: b for k, b in self._budgets.items() if k.name != key.name}
+            self._budgets = {k: b for k, b in self._budgets.items() if k.id != key.id}
             self._budgets[key] = Budget(requests, tokens, time.monotonic())
         return self._budgets[key]
 
@@ -146,7 +150,8 @@ class Guard:
             return None
         record = record_of(scope)
         if caller.sha256:
-            record.key = caller.name
+            record.key, record.owner = caller.name, caller.id
+        record.tenant = gate.tenant(caller)
         if path not in OWN_SCOPE_PATHS:
             _check_scope(caller, "use")
         budget = gate.budget(caller) if scope["method"] == "POST" else None

@@ -15,6 +15,8 @@ import openai
 import pytest
 
 from axion_llm import errors
+from axion_llm.security import keys_file
+from axion_llm.security.keys import Key, digest
 from axion_llm.servers.response_store import ResponseStore
 from tests.fakes.fake_pool import FakePool, Script
 from tests.servers.conftest import LiveServer, eventually
@@ -268,6 +270,17 @@ def test_of_two_keys_each_sees_its_own() -> None:
             other.responses.delete(created.id)
         with pytest.raises(openai.BadRequestError):
             other.responses.create(model="fake", input="Hi", previous_response_id=created.id)
+
+
+def test_a_new_key_of_an_old_name_reads_nothing_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("axion_llm.security.keyring.LOOK_SECONDS", 0.0)
+    path, use = tmp_path / "keys.toml", frozenset({"use"})
+    keys_file.write(path, [Key("alice", digest("key-of-the-old-one"), use)])
+    with started(keys_file=path) as (_, sdk):
+        created = sdk.with_options(api_key="key-of-the-old-one").responses.create(model="fake", input="Hi")
+        keys_file.write(path, [Key("alice", digest("key-of-the-new-one"), use)])
+        with pytest.raises(openai.NotFoundError):
+            sdk.with_options(api_key="key-of-the-new-one").responses.retrieve(created.id)
 
 
 def test_the_store_forgets_what_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
