@@ -265,7 +265,7 @@ class Scheduler:
         slices = []
         for s in decoding:
             most = min(s.max_total - len(s.tokens) - 1, free)
-            draft = s.drafter.propose(most) if s.drafter and most > 0 else []
+            draft = s.guesses(most)
             free -= len(draft)
             slices.append(Slice(s, s.num_computed, 1, draft))
         return slices

@@ -46,6 +46,7 @@ class Sequence:
     is_echoed: bool = False  # the prompt was sent back, as far as the request wants that
     first_scheduled: float | None = None
     first_token: float | None = None
+    fault: Exception | None = None  # what went wrong for it alone while a step was planned
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.tokens)
@@ -66,6 +67,21 @@ class Sequence:
     def wants_prompt_logprobs(self) -> bool:
         """Then all its prompt has to be computed, whatever the prefix cache has."""
         return self.request.echo and self.request.top_logprobs is not None and not self.is_echoed
+
+    def guesses(self, most: int) -> list[int]:
+        """Up to `most` tokens that may come next. A drafter that fails ends its own sequence, after this step."""
+        if self.drafter is None or most <= 0:
+            return []
+        try:
+            return self.drafter.propose(most)
+        except Exception as error:
+            self.fault, self.drafter = error, None
+            return []
+
+    @property
+    def num_shown(self) -> int:
+        """Of its first tokens, those that any other may share."""
+        return self.border.num_public if self.border.tenant else len(self.tokens)
 
     @property
     def num_output(self) -> int:
