@@ -16,7 +16,7 @@ from axion_llm.api.room import check_room
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
 from axion_llm.api.tools.render import form_of, render
-from axion_llm.errors import BadRequest, ServiceError
+from axion_llm.errors import BadRequest, RequestError, ServiceError
 from axion_llm.models.spec import ModelSpec
 from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 
@@ -155,6 +155,17 @@ def _check_bias(sampling: Sampling, info: Loaded) -> None:
     if sampling.logit_bias and largest >= info.n_vocab:
         message = f"logit_bias: {largest} is not a token id of this model (0 to {info.n_vocab - 1})"
         raise BadRequest(message, param="logit_bias")
+
+
+def named_as_sent(error: RequestError, request: Generation) -> RequestError:
+    """An error of the model's, which knows a prompt and max_tokens only, with the fields that the client has sent."""
+    if error.param == "prompt" and isinstance(request, ChatRequest):
+        error.param = "messages"
+    elif error.param == "max_tokens":
+        names = ("max_completion_tokens", "n_predict", "max_tokens")
+        error.param = next((n for n in names if getattr(request, n, None) not in (None, -1)), "max_tokens")
+        error.message = error.message.replace("max_tokens", error.param)
+    return error
 
 
 def sampling(request: Generation, default: Sampling, choice: int = 0) -> Sampling:

@@ -110,7 +110,7 @@ class Engine:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {limit} tokens, but the request has {len(tokens)} tokens "
                 f"of prompt{asked}. Shorten the prompt{'' if wanted is None else ' or lower max_tokens'}.",
-                param="prompt",
+                param="prompt" if wanted is None or len(tokens) >= limit else "max_tokens",
             )
         max_total = limit if wanted is None else len(tokens) + wanted
         text = [t for t in tokens if t >= 0] if request.images else tokens  # a picture's ids are no words

@@ -65,6 +65,7 @@ def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
         "allow_methods": ["GET", "POST", "DELETE"],
         "allow_headers": ["*"],
         "expose_headers": _EXPOSED,
+        "allow_private_network": True,  # whoever is let in from a public page is let in to this address too
     }
 
 
@@ -103,11 +104,11 @@ class Gate:
             return found
         raise Unauthenticated("Incorrect API key provided.")
 
-    def budget(self, key: keys.Key) -> Budget | None:
     def tenant(self, caller: keys.Key) -> str:
         """Never "": what was asked before there were keys is not for those who have one now."""
         return "all" if self.settings.share_prefixes == "all" else caller.tenant
 
+    def budget(self, key: keys.Key) -> Budget | None:
         """None for a key without limits. A key whose limits have been changed begins anew."""
         requests = key.requests_per_minute or self.settings.requests_per_minute
         tokens = key.tokens_per_minute or self.settings.tokens_per_minute

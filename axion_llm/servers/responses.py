@@ -42,6 +42,7 @@ class ResponseEndpoints:
         if body.stream_options is not None and not is_streamed:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
         record = record_of(request.scope)
+        record.without_effect = body.without_effect
         record.is_large = record.is_large or body.previous_response_id is not None
         draft = await self._draft(body, record)
         await draft.check(self._service.settings, record, is_streamed=is_streamed)

@@ -343,7 +343,7 @@ def is_kept(store: ResponseStore, response_id: str) -> bool:
         ({"background": True}, "background"),
         ({"truncation": "auto"}, "truncation"),
         ({"conversation": "c"}, "conversation"),
-        ({"reasoning": {"effort": "high"}}, "reasoning"),
+        ({"reasoning": {"effort": "endless"}}, "reasoning.effort"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tool_choice": "some"}, "tool_choice"),
@@ -352,7 +352,7 @@ def is_kept(store: ResponseStore, response_id: str) -> bool:
         ({"metadata": {"a": "x" * 513}}, "metadata"),
         ({"previous_response_id": "resp_unknown"}, "previous_response_id"),
         ({"stream": False, "stream_options": {}}, "stream_options"),
-        ({"text": {"verbosity": "high"}}, "text.verbosity"),
+        ({"text": {"verbosity": "endless"}}, "text.verbosity"),
     ],
 )
 def test_bad_requests_name_the_field(http: httpx.Client, change: dict[str, Any], param: str) -> None:
