@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,12 @@ _OTHER_VARIABLES = ("CONFIG_FILE", "KERNELS", "KEY", "LIB_DIR", "RUNG")  # that 
 
 
 def _xdg(variable: str, fallback: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / fallback) / "axion-llm"
+    if given := os.environ.get(variable):
+        return Path(given) / "axion-llm"
+    try:
+        return Path.home() / fallback / "axion-llm"
+    except RuntimeError:  # no HOME, and a user id that has no entry in passwd: as in many containers
+        raise ConfigError(f"this user has no home folder: set HOME or {variable}", param=variable) from None
 
 
 def default_config_dir() -> Path:
@@ -41,7 +46,11 @@ def default_keys_file() -> Path:
     return default_config_dir() / "keys.toml"
 
 
-CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("auto", "text", "json")}
+CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("auto", "text", "json"),
+    "share_prefixes": ("tenant", "all"),
+}
 _NOT_NEGATIVE = (
     "warm",
     "threads",
@@ -103,6 +112,7 @@ class Settings:
     admin_keys: str = field(default="", repr=False)  # keys that may do everything
     requests_per_minute: int = 0  # of each key that has no limit of its own; 0: no limit
     tokens_per_minute: int = 0  # of prompts and answers
+    share_prefixes: str = "tenant"  # what is computed of a prompt: within a tenant (a key), or among all callers
     allowed_hosts: tuple[str, ...] = ()  # names of this service, beside localhost and addresses
     cors_origins: tuple[str, ...] = ()  # web pages of other origins that may use the service
     tls_cert: Path | None = None  # PEM, with the chain; https instead of http
@@ -118,7 +128,10 @@ class Settings:
 
     @property
     def is_keys_file_chosen(self) -> bool:
-        return self.keys_file != default_keys_file()
+        try:
+            return self.keys_file != default_keys_file()
+        except ConfigError:  # without a home there is no default
+            return True
 
     def __post_init__(self) -> None:
         for name in ("standard_port", "streaming_port", "consensus_port"):
@@ -145,7 +158,7 @@ class Settings:
         """Defaults, config.toml, AXION_* of `environ`, then `overrides` (None values mean: not given)."""
         values = {name: value for layer in layers(environ) for name, value in layer.values.items()}
         values |= {k: v for k, v in (overrides or {}).items() if v is not None}
-        return replace(cls(), **values)
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -160,12 +173,20 @@ def layers(environ: Mapping[str, str] | None = None) -> list[Layer]:
     """The file (when there is one) and the environment; the later one counts. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     chosen = environ.get(ENV_PREFIX + "CONFIG_FILE")
-    path = Path(chosen) if chosen else default_config_dir() / "config.toml"
+    path = Path(chosen) if chosen else _default_config_file()
     types = {f.name: str(f.type) for f in fields(Settings)}
     given = {name: text for name in types if (text := environ.get(ENV_PREFIX + name.upper()))}
     from_environ = {name: _convert(name, types[name], text) for name, text in given.items()}
-    from_file = [Layer(str(path), _read_file(path, types))] if chosen or path.exists() else []
+    from_file = [Layer(str(path), _read_file(path, types))] if path and (chosen or path.exists()) else []
     return [*from_file, Layer("environment", from_environ)]
+
+
+def _default_config_file() -> Path | None:
+    """None without a home: then there is no such file either."""
+    try:
+        return default_config_dir() / "config.toml"
+    except ConfigError:
+        return None
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
@@ -177,7 +198,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
 def _read_file(path: Path, types: Mapping[str, str]) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:  # not UTF-8, or not TOML
@@ -198,11 +219,18 @@ def _from_toml(path: Path, name: str, type_name: str, value: Any) -> Any:
     if type_name in ("int", "bool", "str") and type(value).__name__ == type_name:
         return value
     if type_name.startswith("Path") and isinstance(value, str):
-        return Path(value).expanduser()
+        return _expanded(value)
     if name in SIZES and isinstance(value, str):
         with suppress(ValueError):
             return parse_size(value)
     raise ConfigError(f"{path}: {name} = {value!r}: not a valid {type_name}", param=name)
+
+
+def _expanded(value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{value}: ~ means nothing for a user without a home folder: set HOME") from None
 
 
 def _convert(name: str, type_name: str, text: str) -> Any:

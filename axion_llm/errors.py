@@ -20,6 +20,7 @@
         ├── DownloadError       hub not reached or refuses, checksum wrong, disk full
         ├── InsufficientMemory
         ├── WorkerDied          the model's process ended under a request
+        │   └── Quarantined     twice, the second time with no other request in it
         ├── NoQuorum            too few experts of a consensus answered
         ├── DeadlineExceeded    no answer within the time that the request gave
         ├── ModelUnavailable    its process has crashed again and again; has retry_after_seconds
@@ -59,6 +60,13 @@ class AxionError(Exception):
     def public_message(self) -> str:
         """What a client may know of it."""
         return public(self.message)
+
+
+def unexpected(error: BaseException) -> AxionError:
+    """What a request is told that ended by a bug of ours; the log has the rest."""
+    if isinstance(error, AxionError):
+        return error
+    return EngineError(f"the request ended by a fault inside the engine: {type(error).__name__}")
 
 
 class ConfigError(AxionError):
@@ -145,6 +153,10 @@ class InsufficientMemory(ServiceError):
 
 class WorkerDied(ServiceError):
     code = "worker_died"
+
+
+class Quarantined(WorkerDied):
+    """Of the parent's own making: it never comes from a worker."""
 
 
 class NoQuorum(ServiceError):

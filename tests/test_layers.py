@@ -10,9 +10,11 @@ import axion_llm
 ROOT = Path(axion_llm.__file__).parent
 
 # What each part may import of the package, beside itself.
-LEAVES = {"errors", "config", "worker.messages"}
+LEAVES = {"errors", "files", "ranges", "config", "worker.messages"}
 ALLOWED = {
     "errors": set(),
+    "files": set(),
+    "ranges": set(),
     "config": {"errors"},
     "native": {"errors", "config"},
     "kernels.footing": {"config"},

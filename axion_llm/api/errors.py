@@ -93,7 +93,7 @@ def _headers_of(exc: errors.AxionError) -> dict[str, str]:
         return {"retry-after": str(max(1, math.ceil(exc.retry_after_seconds)))}
     if isinstance(exc, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
-    if isinstance(exc, errors.ModelLoadError | errors.DeadlineExceeded):
+    if isinstance(exc, errors.ModelLoadError | errors.DeadlineExceeded | errors.Quarantined):
         return {"x-should-retry": "false"}  # neither gets better; OpenAI's SDK reads this header
     return {}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from axion_llm.api.fields import Strict, Unit, only, unsupported
+from axion_llm.api.fields import MinP, RepeatPenalty, Strict, only, unsupported
 from axion_llm.worker.messages import Speculation
 
 MAX_REPEAT_WINDOW = 2048  # tokens that are looked through for each token that is drawn
@@ -53,8 +53,8 @@ TemplateValues = Annotated[
 class Extensions(Strict):
     # llama-server's, honoured
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # 0 and -1: off
-    min_p: Unit | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
     repeat_last_n: Annotated[int, Field(ge=0, le=MAX_REPEAT_WINDOW)] | None = None
     ignore_eos: bool | None = None
     n_predict: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # -1: up to the end of the context

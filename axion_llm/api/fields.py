@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from axion_llm.ranges import SAMPLING
 
 
 class Strict(BaseModel):
@@ -14,10 +16,26 @@ class Strict(BaseModel):
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+def _number(name: str) -> Any:
+    """Of a field that says how tokens are drawn."""
+    allowed = SAMPLING[name]
+    return Annotated[float, Field(ge=allowed.low, le=allowed.high), AfterValidator(allowed.settle)]
+
+
+Temperature, TopP, MinP = _number("temperature"), _number("top_p"), _number("min_p")
+PresencePenalty, FrequencyPenalty = _number("presence_penalty"), _number("frequency_penalty")
+RepeatPenalty = _number("repeat_penalty")
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Verbosity = Literal["low", "medium", "high"]
 TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
+
+
+def null_is(default: Any) -> BeforeValidator:
+    """Of a field with a default that is not null: clients write null for what they have not set."""
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
 def invalid(message: str) -> PydanticCustomError:

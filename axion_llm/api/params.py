@@ -11,11 +11,12 @@ from axion_llm.api import structured
 from axion_llm.api.chat_template import Message, chat_template
 from axion_llm.api.images import Gallery, image_urls
 from axion_llm.api.literal import Marks, control_words
+from axion_llm.api.public import num_public_chars
 from axion_llm.api.room import check_room
 from axion_llm.api.schemas import MAX_CHOICES, ChatRequest, CompletionRequest, Generation
 from axion_llm.api.tools.plan import ToolPlan, requested, tool_plan
 from axion_llm.api.tools.render import form_of, render
-from axion_llm.errors import BadRequest, ServiceError
+from axion_llm.errors import BadRequest, RequestError, ServiceError
 from axion_llm.models.spec import ModelSpec
 from axion_llm.worker.messages import Generate, Grammar, Loaded, Sampling
 
@@ -31,6 +32,7 @@ class Origin:
     completion_id: str
     spec: ModelSpec
     is_interactive: bool
+    tenant: str = ""  # of the caller; see messages.Generate
 
 
 def check(request: Generation, *, is_streamed: bool) -> None:
@@ -85,7 +87,9 @@ def chat_generates(request: ChatRequest, origin: Origin, info: Loaded) -> list[G
         prompt, grammar = prompt + plan.answer_begins, plan.grammar(grammar)
     generates = _generates(request, [prompt], top_logprobs, origin, info, grammar)
     images, shown = gallery.placed(taken.images), list(plan.control) if plan else []
-    return [structs.replace(g, literals=taken.literals, images=images, shown=shown) for g in generates]
+    public = num_public_chars(origin.spec.public_prompt, template, prompt)
+    more = {"literals": taken.literals, "images": images, "shown": shown, "public_chars": public}
+    return [structs.replace(g, **more) for g in generates]
 
 
 def _gallery(request: ChatRequest, messages: list[Message], origin: Origin, info: Loaded) -> Gallery:
@@ -139,6 +143,7 @@ def _generates(
             echo=isinstance(request, CompletionRequest) and request.is_echoed_by_worker(prompt),
             speculation=request.speculation,
             grammar=grammar,
+            tenant=origin.tenant,
         )
         for p, prompt in enumerate(prompts)
         for i in range(n)
@@ -150,6 +155,17 @@ def _check_bias(sampling: Sampling, info: Loaded) -> None:
     if sampling.logit_bias and largest >= info.n_vocab:
         message = f"logit_bias: {largest} is not a token id of this model (0 to {info.n_vocab - 1})"
         raise BadRequest(message, param="logit_bias")
+
+
+def named_as_sent(error: RequestError, request: Generation) -> RequestError:
+    """An error of the model's, which knows a prompt and max_tokens only, with the fields that the client has sent."""
+    if error.param == "prompt" and isinstance(request, ChatRequest):
+        error.param = "messages"
+    elif error.param == "max_tokens":
+        names = ("max_completion_tokens", "n_predict", "max_tokens")
+        error.param = next((n for n in names if getattr(request, n, None) not in (None, -1)), "max_tokens")
+        error.message = error.message.replace("max_tokens", error.param)
+    return error
 
 
 def sampling(request: Generation, default: Sampling, choice: int = 0) -> Sampling:

@@ -6,6 +6,7 @@ the values that ask for nothing special pass, every other one is refused, never 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Pri
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from axion_llm.api.extensions import Extensions
-from axion_llm.api.fields import ModelName, Penalty, Strict, TokenCount, TopLogprobs, Unit, invalid, only, unsupported
+from axion_llm.api.fields import (
+    Effort,
+    FrequencyPenalty,
+    ModelName,
+    PresencePenalty,
+    Strict,
+    Temperature,
+    TokenCount,
+    TopLogprobs,
+    TopP,
+    Verbosity,
+    invalid,
+    null_is,
+    only,
+    unsupported,
+)
+from axion_llm.ranges import SAMPLING
 
 MAX_CHOICES = 128  # of one request: n, or n times the number of prompts
 MAX_PROMPTS = 2048
@@ -99,9 +116,24 @@ def _token_id(key: str) -> int:
 
 
 def _one_bias(key: str, bias: Any) -> float:
-    if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
-        raise invalid(f"the bias of {key} must be a number from -100 to 100")
+    low, high = SAMPLING["logit_bias"].low, SAMPLING["logit_bias"].high
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not low <= bias <= high:
+        raise invalid(f"the bias of {key} must be a number from {low:g} to {high:g}")
     return float(bias)
+
+
+def _arguments(text: str) -> str:
+    """Of a call in the history. Templates walk through them as an object; no arguments are written in several ways."""
+    if text.strip() in ("", "null"):
+        return "{}"
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+    except (ValueError, RecursionError):
+        raise invalid("must be JSON, as the model has written it") from None
+    if not isinstance(value, dict):
+        raise invalid("must be an object of JSON")
+    return text
 
 
 StopStrings = Annotated[
@@ -126,12 +158,12 @@ class StreamOptions(Strict):
 
 class CalledFunction(Strict):
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    arguments: str  # JSON, as the model has written it
+    arguments: Annotated[str, null_is("{}"), AfterValidator(_arguments)] = "{}"  # JSON, as the model has written it
 
 
 class ToolCall(Strict):
     id: str
-    type: Literal["function"] = "function"
+    type: Annotated[Literal["function"], null_is("function")] = "function"
     function: CalledFunction
 
 
@@ -183,10 +215,10 @@ class Generation(Extensions):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), AfterValidator(_drawn)] | None = None
     stop: StopStrings | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Unit | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: TokenCount | None = None
     response_format: dict[str, Any] | None = None  # see structured.py
@@ -225,10 +257,10 @@ class ChatRequest(Generation):
     modalities: Annotated[Any, only(["text"])] = None
     moderation: Annotated[Any, only()] = None
     prediction: Annotated[Any, only()] = None
-    reasoning_effort: Annotated[Any, only("none")] = None
+    reasoning_effort: Effort | None = None
     service_tier: Annotated[Any, only("auto", "default")] = None
-    store: Annotated[Any, only(False)] = None
-    verbosity: Annotated[Any, only("medium")] = None
+    store: bool | None = None  # chats are not kept
+    verbosity: Verbosity | None = None
     web_search_options: Annotated[Any, only()] = None
 
     _image_files: dict[str, bytes] = PrivateAttr(default_factory=dict)
@@ -237,6 +269,16 @@ class ChatRequest(Generation):
     def image_files(self) -> dict[str, bytes]:
         """By URL; whoever takes the request loads them."""
         return self._image_files
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Fields that clients send by habit, and that change nothing here: a warning header names them."""
+        asked = {
+            "reasoning_effort": self.reasoning_effort not in (None, "none"),
+            "verbosity": self.verbosity not in (None, "medium"),
+            "store": bool(self.store),
+        }
+        return [name for name, is_asked in asked.items() if is_asked]
 
     @property
     def token_limits(self) -> list[int | None]:

@@ -163,7 +163,7 @@ def check_schema(schema: Any, param: str) -> dict[str, Any]:
             message = f"{path}.multipleOf: must have no more than {MAX_MULTIPLE:,} as its digits"
             raise BadRequest(message, param=param)
         known = part.get("format")
-        if known is not None and known not in FORMATS:
+        if known is not None and not (isinstance(known, str) and known in FORMATS):
             message = f"{path}.format: must be one of {', '.join(sorted(FORMATS))}"
             raise BadRequest(message, param=param)
     return schema
@@ -215,6 +215,10 @@ def _check_depth(value: Any, param: str) -> None:
 
 
 def _check_size(source: str, param: str) -> None:
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{param}: has half a surrogate pair, which is no text", param=param) from None
     if len(source) > MAX_SOURCE_CHARS:
         message = (
             f"{param}: has {len(source):,} characters, more than the {MAX_SOURCE_CHARS:,} that this server compiles"

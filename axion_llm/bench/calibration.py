@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from axion_llm import files
 from axion_llm.bench.client import BenchError, get, stream_events
 from axion_llm.consensus.items import Item
 from axion_llm.consensus.scoring import Collected
@@ -47,8 +48,7 @@ class Cache:
     def put(self, key: str, text: str) -> None:
         self._found[key] = text
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "text": text}, ensure_ascii=False) + "\n")
+            files.append(self._path, json.dumps({"key": key, "text": text}, ensure_ascii=False))
 
 
 class Collector:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from axion_llm import files
 from axion_llm.cli.chat_client import Answer, ChatClient, chat_client
 from axion_llm.cli.chat_session import COMMAND_NAMES, CommandError, Session
 from axion_llm.cli.completion_cmd import complete_model
@@ -146,21 +147,23 @@ def _line_editing() -> Iterator[None]:
     path = default_data_dir() / "chat_history"
     with suppress(OSError):
         readline.read_history_file(path)
-    readline.set_history_length(MAX_HISTORY_LINES)
+    num_known = readline.get_current_history_length()
     readline.set_completer_delims(" ")
     readline.set_completer(_complete)
     readline.parse_and_bind("tab: complete")
     try:
         yield
     finally:
-        _keep_history(readline, path)
+        _keep_history(readline, path, num_known)
 
 
-def _keep_history(readline: ModuleType, path: Path) -> None:
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        readline.write_history_file(path)
+def _keep_history(readline: ModuleType, path: Path, num_known: int) -> None:
+    """The lines of this conversation behind those that others have kept meanwhile."""
+    new = [readline.get_history_item(i + 1) for i in range(num_known, readline.get_current_history_length())]
+    with suppress(OSError), files.locked(path):
+        kept = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        lines = [*kept, *filter(None, new)][-MAX_HISTORY_LINES:]
+        files.replace(path, "".join(f"{line}\n" for line in lines), mode=files.PRIVATE)
 
 
 def _complete(text: str, number: int) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -47,36 +46,41 @@ def keys() -> None:
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [use]")
 @click.option("--rpm", type=LIMIT, default=0, help="Requests per minute; 0: the service's own limit.")
 @click.option("--tpm", type=LIMIT, default=0, help="Tokens per minute, prompt and answer; 0: the service's.")
+@click.option("--tenant", default="", help="Keys of one tenant share the prefix cache: they can read it out.")
 @AS_JSON
-def new(name: str, scopes: tuple[str, ...], rpm: int, tpm: int, as_json: bool) -> None:
+def new(name: str, scopes: tuple[str, ...], rpm: int, tpm: int, tenant: str, as_json: bool) -> None:
     """Make a key and print it, this one time."""
-    store = _Store.open()
     check_name(name)
-    if name in [key.name for key in store.keys]:
-        raise BadRequest(f"there is a key {name!r} already; revoke it first, or take another name", param="name")
+    if tenant:
+        check_name(tenant, "tenant")
     secret = new_secret()
     allowed = frozenset(scope for scope in SCOPES if scope in (scopes or ("use",)))
-    key = Key(name, digest(secret), allowed, rpm, tpm, date.today().isoformat())
-    store.write([*store.keys, key])
+    key = Key(name, digest(secret), allowed, rpm, tpm, date.today().isoformat(), tenant)
+    path = Settings.load().keys_file
+    with keys_file.changing(path) as known:
+        if name in [other.name for other in known]:
+            raise BadRequest(f"there is a key {name!r} already; revoke it first, or take another name", param="name")
+        known.append(key)
     if as_json:
         return click.echo(json.dumps({"key": secret, **_row(key)}))
     click.echo(secret)
-    click.echo(f"{name}: kept as a hash in {store.path}; this is the only time the key is shown", err=True)
+    click.echo(f"{name}: kept as a hash in {path}; this is the only time the key is shown", err=True)
 
 
 @keys.command("list")
 @AS_JSON
 def list_(as_json: bool) -> None:
     """Names, scopes and limits; a key itself cannot be shown again."""
-    store = _Store.open()
+    path = Settings.load().keys_file
+    known = keys_file.read(path) if path.exists() else []
     if as_json:
-        return click.echo(json.dumps([_row(key) for key in store.keys], indent=2))
-    if not store.keys:
-        return click.echo(f"no keys in {store.path}; make one with: axion-llm keys new NAME")
-    table = Table("name", "scopes", "requests/min", "tokens/min", "created", box=None, header_style="bold")
-    for key in store.keys:
+        return click.echo(json.dumps([_row(key) for key in known], indent=2))
+    if not known:
+        return click.echo(f"no keys in {path}; make one with: axion-llm keys new NAME")
+    table = Table("name", "scopes", "requests/min", "tokens/min", "created", "tenant", box=None, header_style="bold")
+    for key in known:
         limits = (str(n) if n else "-" for n in (key.requests_per_minute, key.tokens_per_minute))
-        table.add_row(key.name, " ".join(_scopes(key)), *limits, key.created)
+        table.add_row(key.name, " ".join(_scopes(key)), *limits, key.created, key.group)
     Console(highlight=False).print(table)
 
 
@@ -85,31 +89,22 @@ def list_(as_json: bool) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def revoke(name: str, yes: bool) -> None:
     """End a key. Servers that run refuse it within a second."""
-    store = _Store.open()
-    left = [key for key in store.keys if key.name != name]
-    if len(left) == len(store.keys):
-        known = ", ".join(key.name for key in store.keys) or "none"
-        raise BadRequest(f"there is no key {name!r} in {store.path}. Known: {known}.", param="name")
+    path = Settings.load().keys_file
+    _check_known(path, name, keys_file.read(path) if path.exists() else [])
     if not yes:
         click.confirm(f"Revoke {name}? Whoever uses it is locked out", abort=True)
-    store.write(left)
+    with keys_file.changing(path) as known:  # and nobody waits for an answer
+        _check_known(path, name, known)
+        known[:] = [key for key in known if key.name != name]
     click.echo(f"{name}: revoked")
-    if not left:
-        click.echo(f"no key is left: nobody gets in until you make one, or delete {store.path}", err=True)
+    if not known:
+        click.echo(f"no key is left: nobody gets in until you make one, or delete {path}", err=True)
 
 
-@dataclass
-class _Store:
-    path: Path
-    keys: list[Key]
-
-    @classmethod
-    def open(cls) -> _Store:
-        path = Settings.load().keys_file
-        return cls(path, keys_file.read(path) if path.exists() else [])
-
-    def write(self, keys: list[Key]) -> None:
-        keys_file.write(self.path, keys)
+def _check_known(path: Path, name: str, known: list[Key]) -> None:
+    if name not in [key.name for key in known]:
+        names = ", ".join(key.name for key in known) or "none"
+        raise BadRequest(f"there is no key {name!r} in {path}. Known: {names}.", param="name")
 
 
 def _scopes(key: Key) -> list[str]:
@@ -123,4 +118,5 @@ def _row(key: Key) -> dict[str, object]:
         "requests_per_minute": key.requests_per_minute or None,
         "tokens_per_minute": key.tokens_per_minute or None,
         "created": key.created or None,
+        "tenant": key.group or None,
     }

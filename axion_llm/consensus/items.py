@@ -49,7 +49,7 @@ def item_of(prompt: str, answer: str, domain: str | None = None) -> Item:
 def read_items(path: Path) -> list[Item]:
     """Lines {"prompt": ..., "answer": ..., "domain": ... (optional)}; ConfigError names the line that is none."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from axion_llm.api.fields import null_is
 from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.errors import BadRequest, ModelNotFound
@@ -32,11 +33,12 @@ class Options(BaseModel):
     n: Annotated[int, Field(ge=1, le=16)] | None = None  # samples of each expert
     aggregator: str | None = None  # who writes the synthesis
     concurrency: Annotated[int, Field(ge=1, le=MAX_EXPERTS)] | None = None  # experts at a time; None: as measured
-    early_stop: bool = True  # stop when the vote is decided
-    pre_evaluate: bool = True  # let the aggregator read answers as they arrive
+    early_stop: Annotated[bool, null_is(True)] = True  # stop when the vote is decided
+    pre_evaluate: Annotated[bool, null_is(True)] = True  # let the aggregator read answers as they arrive
     fallback: Literal["best", "error"] | None = None  # below the quorum; best: unless min_successful is given
-    include_experts: bool = True  # their texts in the response
-    events: Literal["none", "steps", "text"] = "steps"  # of a stream; text: the experts' words as they write
+    include_experts: Annotated[bool, null_is(True)] = True  # their texts in the response
+    # Of a stream; text: the experts' words as they write.
+    events: Annotated[Literal["none", "steps", "text"], null_is("steps")] = "steps"
 
     @field_validator("experts")
     @classmethod

@@ -52,6 +52,7 @@ class Task:
     request: ConsensusRequest
     is_interactive: bool = False
     is_large: bool = False  # so that work on it belongs into a thread
+    tenant: str = ""  # of the caller, for all that its experts are asked
 
     @property
     def options(self) -> Options:
@@ -191,7 +192,8 @@ class _Run:
             changes["temperature"] = self._plan.temperature
         if self._has_own_limit:
             changes["max_tokens"] = MAX_EXPERT_TOKENS
-        origin = Origin(f"{self._task.id}-{attempts[0].index}", self._specs[expert], self._task.is_interactive)
+        task, spec = self._task, self._specs[expert]
+        origin = Origin(f"{task.id}-{attempts[0].index}", spec, task.is_interactive, task.tenant)
         tools = chat_tools(self._task.request, origin, info)
         for attempt in attempts:
             attempt.tools = tools

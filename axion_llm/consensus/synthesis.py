@@ -203,7 +203,8 @@ class Synthesis:
         changes: dict[str, object] = {"model": model, "n": 1, "messages": messages}
         if not is_whole:
             changes |= dict.fromkeys(structured.FIELDS)
-        origin = Origin(f"{self._task.id}-s{self._num_calls}", self._specs[model], self._task.is_interactive)
+        task = self._task
+        origin = Origin(f"{task.id}-s{self._num_calls}", self._specs[model], task.is_interactive, task.tenant)
         asked = self._task.request.model_copy(update=changes)
         if self._task.is_large:  # Python at work for long: not in the event loop, which the streams need
             [request] = await asyncio.to_thread(chat_generates, asked, origin, info)

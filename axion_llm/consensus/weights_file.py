@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from axion_llm import files
 from axion_llm.consensus.weights import Score, Weights
 from axion_llm.errors import ConfigError
 
@@ -55,16 +56,13 @@ def read_weights(path: Path) -> Weights:
 
 def write_weights(path: Path, weights: Weights, about: dict[str, Any]) -> None:
     """Whole or not at all. `about`: when, on what, how many items."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = {
         "version": VERSION,
         "about": about,
         "experts": _raw(weights.experts),
         "strategies": _raw(weights.strategies),
     }
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    files.replace(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 def _scores(raw: Any) -> dict[str, dict[str, Score]]:

@@ -78,20 +78,25 @@ class ConstrainedDrafter(Drafter):
         return tokens[: self._constraint.num_valid(tokens)] if tokens else []
 
 
+_Job = tuple[LLMatcher, int, list[int]]  # grammar, first row, guesses
+
+
 class Masks:
     """Of one step at a time; rows are those of the step's logits."""
 
     def __init__(self, n_vocab: int) -> None:
         self._num_bytes = (n_vocab + 31) // 32 * 4
         self._bits = np.zeros((0, self._num_bytes), np.uint8)
-        self._jobs: list[tuple[LLMatcher, int, list[int]]] = []
+        self._jobs: list[_Job] = []
         self._executor: LLExecutor | None = None
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.num_masks = 0
         self.seconds = 0.0  # of the thread
+        self.faults: dict[int, Exception] = {}  # by row, of those that could not be computed
 
     def clear(self) -> None:
         self._jobs.clear()
+        self.faults.clear()
 
     def want(self, constraint: Constraint, row: int, draft: list[int]) -> None:
         """A mask for `row`, and one behind each guess."""
@@ -118,15 +123,29 @@ class Masks:
             self._bits = np.zeros((num_rows, self._num_bytes), np.uint8)
         executor = self._executor = self._executor or LLExecutor(1)
         place = (self._bits.ctypes.data, self._num_bytes, len(self._bits))
-        if guessed := [job for job in self._jobs if job[2]]:
-            executor.unsafe_compute_mask_ptr_with_draft_token(guessed, *place)
-        if plain := [(matcher, row) for matcher, row, draft in self._jobs if not draft]:
-            executor.unsafe_compute_mask_ptr(plain, *place)
+        try:
+            _compute(executor, self._jobs, place)
+        except Exception:  # of one of them: which, and the others' masks all the same
+            for job in self._jobs:
+                try:
+                    _compute(executor, [job], place)
+                except Exception as error:
+                    self.faults |= dict.fromkeys(range(job[1], job[1] + 1 + len(job[2])), error)
         return time.perf_counter() - started
 
     def row(self, row: int) -> Bits:
+        """Raises what went wrong with it."""
+        if row in self.faults:
+            raise self.faults[row]
         bits: Bits = self._bits[row]
         return bits
+
+
+def _compute(executor: LLExecutor, jobs: list[_Job], place: tuple[int, int, int]) -> None:
+    if guessed := [job for job in jobs if job[2]]:
+        executor.unsafe_compute_mask_ptr_with_draft_token(guessed, *place)
+    if plain := [(matcher, row) for matcher, row, draft in jobs if not draft]:
+        executor.unsafe_compute_mask_ptr(plain, *place)
 
 
 def is_allowed(bits: Bits, token: int) -> bool:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from axion_llm.engine.binding import LlamaModel
 from axion_llm.engine.embedding_context import MAX_SEQUENCES, EmbeddingContext, Rows
 from axion_llm.engine.pacing import Pacing
-from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError, Overloaded
+from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError, Overloaded, unexpected
 from axion_llm.worker.messages import Embed, Embedded, Failed
 
 STEP_PART = 0.5  # of a step's time, that embeddings may take as well while anything else runs
@@ -120,13 +120,17 @@ class Embedder:
         try:
             self._context.open()
             rows = self._compute(slices)
-            for s, end in zip(slices, accumulate(s.count for s in slices), strict=True):
+        except Exception as error:
+            return list(self._fail({s.input.job.request_id for s in slices}, unexpected(error)))
+        failed: list[Embedded | Failed] = []
+        for s, end in zip(slices, accumulate(s.count for s in slices), strict=True):
+            try:
                 self._take(s, rows[end - s.count : end])
-        except EngineError as error:
-            return list(self._fail({s.input.job.request_id for s in slices}, error))
+            except Exception as error:  # of this input: the others' vectors are right
+                failed += self._fail({s.input.job.request_id}, unexpected(error))
         now = time.monotonic()
         self._rests_until = now + (now - began)
-        return list(self._complete())
+        return [*failed, *self._complete()]
 
     def _budget(self, is_alone: bool) -> int:
         return self._pacing.chunk(self._context.n_batch, 0 if is_alone else 1)
@@ -199,7 +203,8 @@ class Embedder:
 
     def _fail(self, request_ids: set[str], error: AxionError) -> Iterator[Failed]:
         for request_id in request_ids:
-            self.cancel(request_id)
+            if not self.cancel(request_id):
+                continue  # by another of its inputs
             yield Failed(request_id, error.code, error.message, error.param)
 
 

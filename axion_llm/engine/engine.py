@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from itertools import accumulate
@@ -15,14 +16,14 @@ from axion_llm.engine.embedder import Embedder
 from axion_llm.engine.grammars import Grammars
 from axion_llm.engine.output import Output
 from axion_llm.engine.pacing import CHUNK_SIZES, Pacing
-from axion_llm.engine.prefix_cache import PrefixCache
+from axion_llm.engine.prefix_cache import Border, PrefixCache
 from axion_llm.engine.queue_limit import QueueLimit
 from axion_llm.engine.sampler import token_logprobs
 from axion_llm.engine.scheduler import Scheduler, Slice, Step
 from axion_llm.engine.sequence import Sequence, Status
 from axion_llm.engine.vision import Vision
 from axion_llm.engine.vocabulary import Prompt, Vocabulary
-from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError
+from axion_llm.errors import AxionError, BadRequest, ContextLengthExceeded, EngineError, unexpected
 from axion_llm.worker.messages import (
     Accepted,
     Embedded,
@@ -34,6 +35,8 @@ from axion_llm.worker.messages import (
     Generate,
     Piece,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -89,7 +92,7 @@ class Engine:
         if request.grammar is None:
             return None
         try:
-            return self.grammars.constraint(request.grammar)
+            return self.grammars.constraint(request.grammar, request.tenant)
         except BadRequest:
             if request.grammar.is_optional:
                 return None
@@ -107,13 +110,14 @@ class Engine:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {limit} tokens, but the request has {len(tokens)} tokens "
                 f"of prompt{asked}. Shorten the prompt{'' if wanted is None else ' or lower max_tokens'}.",
-                param="prompt",
+                param="prompt" if wanted is None or len(tokens) >= limit else "max_tokens",
             )
         max_total = limit if wanted is None else len(tokens) + wanted
         text = [t for t in tokens if t >= 0] if request.images else tokens  # a picture's ids are no words
         pictures = tokens.pictures if isinstance(tokens, Prompt) else []
         drafter = self._drafter(request, text, constraint)
-        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter, pictures)
+        border = Border(request.tenant, self.vocabulary.num_public_tokens(request, tokens))
+        sequence = Sequence(request, tokens, max_total, time.monotonic(), drafter, pictures, border)
         self._outputs[request.request_id] = Output.of(request, text, constraint, self.model)
         self._sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
@@ -126,10 +130,14 @@ class Engine:
         drafter.extend(tokens)
         return drafter
 
-    def cancel(self, request_id: str) -> Finished | None:
+    def cancel(self, request_id: str) -> Finished | Failed | None:
         """End a request now, its cells free; None when it is not (or no longer) here."""
         sequence = self._sequences.get(request_id)
-        return self._finish(sequence, "cancelled") if sequence else None
+        try:
+            return self._finish(sequence, "cancelled") if sequence else None
+        except Exception as error:
+            assert sequence is not None
+            return self._fault(sequence, error)
 
     @property
     def has_work(self) -> bool:
@@ -142,7 +150,13 @@ class Engine:
         if not self.scheduler.has_work:
             return []
         started = time.perf_counter()
-        events = self._run(self.scheduler.schedule(time.monotonic()))
+        step = self.scheduler.schedule(time.monotonic())
+        try:
+            events = self._run(step)
+        except Exception as error:  # of nobody in particular: who is in this step ends, who waits goes on
+            _log.exception("a step failed")
+            live = [s.sequence for s in step.slices if s.sequence.request_id in self._sequences]
+            events = [self._fail(sequence, unexpected(error)) for sequence in live]
         self.counters.count_step(time.perf_counter() - started)
         return events
 
@@ -189,7 +203,10 @@ class Engine:
         for s in step.slices:
             row += s.num_outputs
             if s.wants_logits:
-                self._outputs[s.sequence.request_id].want_masks(self._masks, row - 1 - len(s.draft), s.draft)
+                try:
+                    self._outputs[s.sequence.request_id].want_masks(self._masks, row - 1 - len(s.draft), s.draft)
+                except Exception as error:  # its tokens are in the batch: it ends behind the step
+                    s.sequence.fault = error
 
     def _handle_full_cache(self, step: Step) -> list[Event]:
         """Our count of cells said that it fits, llama.cpp disagrees (a cache with rules of its own): believe it."""
@@ -208,15 +225,33 @@ class Engine:
         best: list[int] = logits.argmax(axis=1).tolist()
         ends = list(accumulate(s.num_outputs for s in done))  # before a drawn token makes a slice look unfinished
         for s, start, end in zip(done, [0, *ends], ends, strict=False):
-            if s.sequence.wants_prompt_logprobs:
-                output = self._outputs[s.sequence.request_id]
-                output.prompt_logprobs.add(self.model, s.sequence, s.start, logits[start:end])
-            if s.wants_logits:
-                start = end - 1 - len(s.draft)
-                yield from self._begin_answer(s.sequence)
-                if s.sequence.request_id in self._sequences:
-                    yield from self._draw(s, logits[start:end], best[start:end], start)
-                    yield from self._append_forced(s.sequence, most_forced)
+            yield from self._isolated(s.sequence, self._take(s, logits[start:end], best[start:end], start, most_forced))
+
+    def _isolated(self, sequence: Sequence, events: Iterator[Event]) -> Iterator[Event]:
+        """What goes wrong for one sequence ends that one: all others are none the wiser."""
+        has_ended = False
+        try:
+            for event in events:
+                has_ended = isinstance(event, Finished | Failed)
+                yield event
+        except Exception as error:
+            if not has_ended:
+                yield self._fault(sequence, error)
+
+    def _take(self, s: Slice, logits: Logits, best: list[int], first_row: int, most_forced: int) -> Iterator[Event]:
+        """What a slice has given: `logits` ([num_outputs, n_vocab]), rows of the step from `first_row` on."""
+        sequence = s.sequence
+        if sequence.fault:
+            raise sequence.fault
+        if sequence.wants_prompt_logprobs:
+            self._outputs[sequence.request_id].prompt_logprobs.add(self.model, sequence, s.start, logits)
+        if not s.wants_logits:
+            return
+        skipped = len(logits) - 1 - len(s.draft)
+        yield from self._begin_answer(sequence)
+        if sequence.request_id in self._sequences:
+            yield from self._draw(s, logits[skipped:], best[skipped:], first_row + skipped)
+            yield from self._append_forced(sequence, most_forced)
 
     def _begin_answer(self, sequence: Sequence) -> Iterator[Event]:
         """The prompt is computed: it comes first if it is wanted, and may be all that is wanted."""
@@ -233,11 +268,7 @@ class Engine:
         """
         sequence, num_accepted = s.sequence, 0
         for row, guess in enumerate([*s.draft, -1]):
-            try:
-                token = self._next_token(sequence, logits[row], best[row], first_row + row)
-            except AxionError as e:
-                yield self._fail(sequence, e)
-                return
+            token = self._next_token(sequence, logits[row], best[row], first_row + row)
             num_accepted += token == guess
             sequence.num_computed += token == guess
             event = self._append(sequence, token)
@@ -313,13 +344,14 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> Finished:
         output = self._forget(sequence, keep=True)
+        text += output.text.finish()
         now = time.monotonic()
         started, first = sequence.first_scheduled or now, sequence.first_token or now
         self.queue.note_end(now - started)
         return Finished(
             sequence.request_id,
             reason,
-            text + output.text.finish(),
+            text,
             prompt_tokens=sequence.num_prompt,
             completion_tokens=sequence.num_output,
             cached_tokens=sequence.num_cached,
@@ -330,9 +362,21 @@ class Engine:
             decode_ms=(now - first) * 1e3,
         )
 
+    def _fault(self, sequence: Sequence, error: Exception) -> Failed:
+        """Of this sequence alone, after its step was computed: what others share with it is right."""
+        if isinstance(error, EngineError):
+            return self._fail(sequence, error)
+        told = error if isinstance(error, AxionError) else unexpected(error)
+        if told is not error:
+            _log.error("%s ended by a fault of its own", sequence.request_id, exc_info=error)
+        if sequence.request_id in self._sequences:
+            self._forget(sequence, keep=False)
+        return Failed(sequence.request_id, told.code, told.message, told.param)
+
     def _fail(self, sequence: Sequence, error: AxionError) -> Failed:
         # Nobody knows what its cells hold, nor those that it has published for others.
-        self._forget(sequence, keep=False)
+        if sequence.request_id in self._sequences:
+            self._forget(sequence, keep=False)
         self.scheduler.cache.clear()
         return Failed(sequence.request_id, error.code, error.message, error.param)
 

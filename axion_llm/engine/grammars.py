@@ -25,6 +25,8 @@ GRAMMAR_LIMITS = LLParserLimits(
     max_items_in_row=400, step_max_items=5000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
 )
 
+_Owned = tuple[str, Grammar]  # by a tenant
+
 
 class Grammars:
     """Compiling may run in any thread, two at a time at most."""
@@ -33,23 +35,27 @@ class Grammars:
         self._model = model
         self._tokenizer: LLTokenizer | None = None
         self._building, self._keeping = Lock(), Lock()
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[_Owned, LLMatcher] = OrderedDict()
 
-    def is_known(self, grammar: Grammar) -> bool:
-        return grammar in self._compiled
+    def is_known(self, grammar: Grammar, tenant: str = "") -> bool:
+        return (tenant, grammar) in self._compiled
 
-    def constraint(self, grammar: Grammar) -> Constraint:
-        """A fresh state of the grammar; BadRequest when it does not compile."""
+    def constraint(self, grammar: Grammar, tenant: str = "") -> Constraint:
+        """A fresh state of the grammar; BadRequest when it does not compile.
+
+        Each tenant has its own: that a grammar is there at once would tell another one that somebody uses it.
+        """
         with self._building:
             self._tokenizer = self._tokenizer or self._make_tokenizer()
-        matcher = self._compiled.get(grammar) or self._compile(grammar, self._tokenizer)
-        self._keep(grammar, matcher)
+        owned = tenant, grammar
+        matcher = self._compiled.get(owned) or self._compile(grammar, self._tokenizer)
+        self._keep(owned, matcher)
         return Constraint(matcher.deep_copy(), self._tokenizer, grammar.trigger)
 
-    def _keep(self, grammar: Grammar, matcher: LLMatcher) -> None:
+    def _keep(self, owned: _Owned, matcher: LLMatcher) -> None:
         with self._keeping:
-            self._compiled[grammar] = matcher
-            self._compiled.move_to_end(grammar)
+            self._compiled[owned] = matcher
+            self._compiled.move_to_end(owned)
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
 

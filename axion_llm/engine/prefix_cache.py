@@ -7,6 +7,9 @@ RadixAttention, Zheng et al. 2023, on llama.cpp's sequence ids.)
 
 Two sequences that computed the same beginning at the same time stay two branches. To give one the other's cells would
 put these out of the order of positions, which attention sums in: logits would depend on who else was there.
+
+A branch belongs to a tenant, and only sequences of that tenant see it. What is cached can be learnt from counts and
+the time to the first token, a token at a time: over a border of trust, the cache would read prompts aloud.
 """
 
 from __future__ import annotations
@@ -35,11 +38,23 @@ class KvCells(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Border:
+    """Whom a sequence shares its cells with."""
+
+    tenant: str = ""  # those of the same one; "": everybody
+    num_public: int = 0  # of its first tokens, that everybody may know of
+
+
+EVERYBODY = Border()
+
+
 @dataclass(eq=False)
 class Node:
     tokens: list[int]
     start: int  # position of its first token
     parent: Node | None
+    tenant: str = ""  # who sees it; "": everybody
     children: list[Node] = field(default_factory=list)
     seq_id: int = -1  # a leaf's
     num_locks: int = 0  # running sequences that share it or something below it
@@ -80,19 +95,19 @@ class PrefixCache:
 
     # ---- looking up
 
-    def match(self, tokens: list[int]) -> tuple[int, int]:
+    def match(self, tokens: list[int], border: Border = EVERYBODY) -> tuple[int, int]:
         """How many of the first tokens are cached and may be shared, and how many of these are locked already.
 
         At least one token is left to compute.
         """
-        node, count = self._walk(tokens[:-1])
+        node, count = self._walk(tokens[:-1], border.tenant)
         count = self._usable(node, count)
         locked = next(n for n in self._up(node) if n.num_locks or n is self._root)
         return count, min(count, locked.end)
 
-    def lend(self, tokens: list[int], seq_id: int) -> tuple[Node, int]:
+    def lend(self, tokens: list[int], seq_id: int, border: Border = EVERYBODY) -> tuple[Node, int]:
         """Give `seq_id` the longest cached prefix and lock it; the node to `unlock` later, and the prefix's length."""
-        node, count = self._walk(tokens[:-1])
+        node, count = self._walk(tokens[:-1], border.tenant)
         count = self._usable(node, count)
         if not count:
             node = self._root
@@ -111,25 +126,25 @@ class PrefixCache:
 
     # ---- filling
 
-    def keep(self, tokens: list[int], seq_id: int, held: Node) -> None:
+    def keep(self, tokens: list[int], seq_id: int, held: Node, border: Border = EVERYBODY) -> None:
         """Take over an ended sequence: its id and its cells. `tokens` are all that it has computed; it holds `held`."""
-        _, count = self._walk(tokens)
+        _, count = self._walk(tokens, border.tenant)
         if not self._is_on or count == len(tokens):  # off, or all of it is here already
             self.give_back(seq_id)
             return
-        self._add_leaf(tokens, seq_id, held)
+        self._add_leaf(tokens, seq_id, held, border)
 
-    def publish(self, tokens: list[int], seq_id: int, held: Node) -> Node:
+    def publish(self, tokens: list[int], seq_id: int, held: Node, border: Border = EVERYBODY) -> Node:
         """Put what a running sequence has computed into the tree, for others to share while it goes on.
 
         The sequence then shares these cells too: the node it has to unlock from now on, instead of `held`.
         """
-        _, count = self._walk(tokens)
+        _, count = self._walk(tokens, border.tenant)
         copy = self.take_id() if self._is_on and count < len(tokens) else None
         if copy is None:
             return held
         self._kv.share(seq_id, copy, len(tokens))
-        node = self._add_leaf(tokens, copy, held)
+        node = self._add_leaf(tokens, copy, held, border)
         self._lock(node)
         self.unlock(held)
         return node
@@ -162,14 +177,16 @@ class PrefixCache:
 
     # ---- the tree
 
-    def _walk(self, tokens: list[int]) -> tuple[Node, int]:
-        """The node where the longest common path ends, perhaps inside it, and the length of that path."""
+    def _walk(self, tokens: list[int], tenant: str) -> tuple[Node, int]:
+        """Among what `tenant` sees: the node where the longest common path ends, perhaps inside it, and its length."""
         self._clock += 1
         best, most = self._root, 0
         stack = [self._root]
         while stack:
             node = stack.pop()
             for child in node.children:
+                if child.tenant and child.tenant != tenant:
+                    continue
                 same = _common(child.tokens, tokens, node.end)
                 if same and node.end + same > most:
                     best, most = child, node.end + same
@@ -184,24 +201,29 @@ class PrefixCache:
             return 0
         return count
 
-    def _add_leaf(self, tokens: list[int], seq_id: int, held: Node) -> Node:
+    def _add_leaf(self, tokens: list[int], seq_id: int, held: Node, border: Border) -> Node:
         """A leaf under `held`, whose cells `seq_id` shares, for what comes behind it."""
         if held.seq_id >= 0:  # a leaf no more: the new one covers its cells
             self.give_back(held.seq_id)
             held.seq_id = -1
-        leaf = Node(tokens[held.end :], held.end, held, seq_id=seq_id, last_used=self._clock)
+        tenant = border.tenant if len(tokens) > border.num_public else ""
+        leaf = Node(tokens[held.end :], held.end, held, tenant, seq_id=seq_id, last_used=self._clock)
         for other in list(held.children):  # what another has computed too, and nobody else builds on
-            if not other.children and not other.num_locks and other.tokens == leaf.tokens[: len(other.tokens)]:
+            is_like = other.tenant == tenant and other.tokens == leaf.tokens[: len(other.tokens)]
+            if is_like and not other.children and not other.num_locks:
                 self._remove_leaf(other, heir=held)
         held.children.append(leaf)
         self.num_cells += len(leaf.tokens)
+        if tenant and leaf.start < border.num_public:
+            self._split(leaf, border.num_public).tenant = ""
         return leaf
 
     def _split(self, node: Node, position: int) -> Node:
         """Cut a node in two at a position inside it; the upper part, new. The lower one keeps its identity and id."""
         assert node.parent is not None and node.start < position < node.end
         cut = position - node.start
-        upper = Node(node.tokens[:cut], node.start, node.parent, num_locks=node.num_locks, last_used=node.last_used)
+        upper = Node(node.tokens[:cut], node.start, node.parent, node.tenant)
+        upper.num_locks, upper.last_used = node.num_locks, node.last_used
         node.parent.children[node.parent.children.index(node)] = upper
         node.tokens, node.start, node.parent = node.tokens[cut:], position, upper
         upper.children = [node]

@@ -168,7 +168,7 @@ class Scheduler:
             if not sequence.wants_prompt_logprobs and self._will_share_soon(sequence):
                 continue
             wanted = self._wanted(sequence)
-            _, already_locked = self.cache.match(sequence.tokens)
+            _, already_locked = self.cache.match(sequence.tokens, sequence.border)
             locked = self.cache.num_locked_cells - already_locked
             if self.running and promised + wanted + locked > self.num_cells:
                 return  # in order: a long prompt that is first is not overtaken for ever
@@ -181,10 +181,10 @@ class Scheduler:
 
     def _start(self, sequence: Sequence, seq_id: int) -> None:
         shareable = [] if sequence.wants_prompt_logprobs else sequence.tokens
-        count, _ = self.cache.match(shareable)
+        count, _ = self.cache.match(shareable, sequence.border)
         if cut := sequence.picture_at(count):  # half a picture in the cache is of no use
             shareable = shareable[: cut.start + 1]
-        sequence.held, count = self.cache.lend(shareable, seq_id)
+        sequence.held, count = self.cache.lend(shareable, seq_id, sequence.border)
         if sequence.first_scheduled is None:
             sequence.num_cached = min(count, sequence.num_prompt)
         sequence.seq_id, sequence.num_computed = seq_id, count
@@ -195,7 +195,8 @@ class Scheduler:
         self.running.remove(sequence)
         assert sequence.held is not None
         if keep:
-            self.cache.keep(sequence.tokens[: sequence.num_computed], sequence.seq_id, sequence.held)
+            computed = sequence.tokens[: sequence.num_computed]
+            self.cache.keep(computed, sequence.seq_id, sequence.held, sequence.border)
         else:
             self.cache.give_back(sequence.seq_id)
         self.cache.unlock(sequence.held)
@@ -215,13 +216,13 @@ class Scheduler:
         assert sequence.held is not None
         prompt = sequence.tokens[: sequence.num_prompt]
         if len(prompt) - sequence.held.end >= SHARED_PREFIX:
-            sequence.held = self.cache.publish(prompt, sequence.seq_id, sequence.held)
+            sequence.held = self.cache.publish(prompt, sequence.seq_id, sequence.held, sequence.border)
 
     def _will_share_soon(self, sequence: Sequence) -> bool:
         """Another prompt with a long common beginning is being computed right now, and the cache has less of it."""
         for other in self.running:
             if other.num_computed < other.num_prompt and _common_prefix(sequence, other) >= SHARED_PREFIX:
-                have, _ = self.cache.match(sequence.tokens)
+                have, _ = self.cache.match(sequence.tokens, sequence.border)
                 return _common_prefix(sequence, other) >= have + SHARED_PREFIX
         return False
 
@@ -264,7 +265,7 @@ class Scheduler:
         slices = []
         for s in decoding:
             most = min(s.max_total - len(s.tokens) - 1, free)
-            draft = s.drafter.propose(most) if s.drafter and most > 0 else []
+            draft = s.guesses(most)
             free -= len(draft)
             slices.append(Slice(s, s.num_computed, 1, draft))
         return slices
@@ -300,8 +301,10 @@ class Scheduler:
 
 
 def _common_prefix(a: Sequence, b: Sequence) -> int:
-    """Tokens that both prompts begin with; 0 when they are fewer than SHARED_PREFIX."""
-    if len(a.tokens) < SHARED_PREFIX or a.tokens[:SHARED_PREFIX] != b.tokens[:SHARED_PREFIX]:
-        return 0
+    """Tokens that both prompts begin with and may share; 0 when they are fewer than SHARED_PREFIX."""
     shorter = min(len(a.tokens), len(b.tokens))
+    if a.border.tenant != b.border.tenant:
+        shorter = min(shorter, a.num_shown, b.num_shown)
+    if shorter < SHARED_PREFIX or a.tokens[:SHARED_PREFIX] != b.tokens[:SHARED_PREFIX]:
+        return 0
     return next((i for i in range(SHARED_PREFIX, shorter) if a.tokens[i] != b.tokens[i]), shorter)

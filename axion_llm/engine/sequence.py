@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from axion_llm.engine.drafting import Drafter
-from axion_llm.engine.prefix_cache import Node
+from axion_llm.engine.prefix_cache import EVERYBODY, Border, Node
 from axion_llm.worker.messages import Generate
 
 
@@ -36,6 +36,7 @@ class Sequence:
     arrival: float  # seconds, monotonic
     drafter: Drafter | None = None
     pictures: list[Placed] = field(default_factory=list)  # in order
+    border: Border = EVERYBODY  # whom it shares what it computes with
     num_prompt: int = field(init=False)
     num_computed: int = 0  # of `tokens`, how many are in the KV cache
     num_cached: int = 0  # of the prompt, how many were there already when it was first admitted
@@ -45,6 +46,7 @@ class Sequence:
     is_echoed: bool = False  # the prompt was sent back, as far as the request wants that
     first_scheduled: float | None = None
     first_token: float | None = None
+    fault: Exception | None = None  # what went wrong for it alone while a step was planned
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.tokens)
@@ -65,6 +67,21 @@ class Sequence:
     def wants_prompt_logprobs(self) -> bool:
         """Then all its prompt has to be computed, whatever the prefix cache has."""
         return self.request.echo and self.request.top_logprobs is not None and not self.is_echoed
+
+    def guesses(self, most: int) -> list[int]:
+        """Up to `most` tokens that may come next. A drafter that fails ends its own sequence, after this step."""
+        if self.drafter is None or most <= 0:
+            return []
+        try:
+            return self.drafter.propose(most)
+        except Exception as error:
+            self.fault, self.drafter = error, None
+            return []
+
+    @property
+    def num_shown(self) -> int:
+        """Of its first tokens, those that any other may share."""
+        return self.border.num_public if self.border.tenant else len(self.tokens)
 
     @property
     def num_output(self) -> int:

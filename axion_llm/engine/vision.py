@@ -1,4 +1,4 @@
-"""Images as a model sees them: decoded, encoded by the projector (llama.cpp's mtmd), kept by content.
+"""Images as a model sees them: decoded, encoded by the projector (llama.cpp's mtmd), kept by tenant and content.
 
 Runs in a thread of its own beside the steps: encoding an image takes seconds, and no stream waits for it. Each image
 gets token ids of its own below zero, the same whenever it comes again, so that the prefix cache can tell images apart
@@ -55,9 +55,12 @@ class Vision:
     def close(self) -> None:
         self._mtmd.mtmd_free(self._ctx)
 
-    def parts(self, data: bytes) -> list[Part]:
-        """The image file as tokens of text around it and what the model sees. Raises BadRequest for no image."""
-        key = hashlib.sha256(data).digest()
+    def parts(self, data: bytes, tenant: str = "") -> list[Part]:
+        """The image file as tokens of text around it and what the model sees. Raises BadRequest for no image.
+
+        Each tenant has its own: the time that is saved would tell another one that somebody has sent this image.
+        """
+        key = hashlib.sha256(hashlib.sha256(data).digest() + tenant.encode()).digest()
         with self._lock:
             parts = self._kept.get(key)
             if parts is None:

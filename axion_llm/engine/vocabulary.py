@@ -27,6 +27,7 @@ class Vocabulary:
         self._model = model
         self._vision = vision
         self.control_texts = model.control_texts
+        self._public: tuple[str, list[int]] = ("", [])
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -37,16 +38,28 @@ class Vocabulary:
 
     def prompt_tokens(self, request: Generate) -> list[int]:
         """The prompt's tokens; BadRequest for ids that the vocabulary does not have."""
-        model, prompt = self._model, request.prompt
+        prompt = request.prompt
         if isinstance(prompt, list):
             self._check(prompt, "prompt")
             return list(prompt)
-        # A chat template that writes the BOS itself must not get a second one.
-        bos = model.piece_text(model.bos)
-        add_special = request.add_special and not (bos and prompt.startswith(bos))
+        add_special = self._adds_special(request, prompt)
         if request.images:
             return self._tokens_with_images(prompt, request, add_special)
         return self._text_tokens(prompt, request, request.literals, add_special)
+
+    def _adds_special(self, request: Generate, prompt: str) -> bool:
+        """A chat template that writes the BOS itself must not get a second one."""
+        bos = self._model.piece_text(self._model.bos)
+        return request.add_special and not (bos and prompt.startswith(bos))
+
+    def num_public_tokens(self, request: Generate, tokens: list[int]) -> int:
+        """Of its prompt's first tokens, those that any tenant may know: of the operator's own text."""
+        if not request.public_chars or not request.tenant or isinstance(request.prompt, list):
+            return 0
+        text = request.prompt[: request.public_chars]
+        if self._public[0] != text:  # a model has one such text at a time
+            self._public = text, self._model.tokenize(text, self._adds_special(request, text), request.parse_special)
+        return common_prefix(self._public[1], tokens)  # without a token that reaches over the end of the text
 
     def _text_tokens(self, text: str, request: Generate, literals: list[int], add_special: bool) -> list[int]:
         if literals and request.parse_special:
@@ -62,7 +75,7 @@ class Vocabulary:
         for image in request.images:
             literals = [place - at for place in request.literals if at < place < image.at]
             prompt += self._text_tokens(text[at : image.at], request, literals, add_special and at == 0)
-            self._add_image(prompt, self._vision.parts(image.data))
+            self._add_image(prompt, self._vision.parts(image.data, request.tenant))
             at = image.at
         literals = [place - at for place in request.literals if place > at]
         prompt += self._text_tokens(text[at:], request, literals, False)
@@ -125,3 +138,8 @@ def fragments(length: int, controls: list[Span], literals: list[int]) -> Iterato
             at = end
     if at < length:
         yield (at, length), False
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    differ = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), None)
+    return min(len(a), len(b)) if differ is None else differ

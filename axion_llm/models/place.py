@@ -10,7 +10,6 @@ Nothing here talks to the network.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 from huggingface_hub.utils import WeakFileLock
 
+from axion_llm import files
 from axion_llm.config import Settings
 from axion_llm.errors import DownloadError
 from axion_llm.models.hub import RemoteFile
@@ -112,7 +112,7 @@ class Place:
         self._write_record({**self._pulled(), remote.name: pulled})
         final.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(final)
-        _sync(final.parent)
+        files.sync(final.parent)
         with suppress(OSError):  # not empty: the other file's piece
             self._partials.rmdir()
 
@@ -152,15 +152,4 @@ class Place:
             return {}
 
     def _write_record(self, pulled: dict[str, Pulled]) -> None:
-        draft = self._record.with_suffix(".new")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(pulled)))
-        draft.replace(self._record)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        files.replace(self._record, msgspec.json.format(msgspec.json.encode(pulled)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from axion_llm.models.toml_file import Entry
+from axion_llm.ranges import SAMPLING
 from axion_llm.worker.messages import KvType, Speculation
 
 Converter = Callable[[Entry], Any]
@@ -67,6 +68,12 @@ def _text(entry: Entry) -> str:
     return entry.value
 
 
+def _public_prompt(entry: Entry) -> str:
+    if not (text := _text(entry).strip()):
+        raise entry.error("must be a system message's text, word for word as the clients send it")
+    return text
+
+
 def _matching(pattern: str, meaning: str) -> Converter:
     def converter(entry: Entry) -> str:
         if not re.fullmatch(pattern, _text(entry)):
@@ -98,6 +105,13 @@ def _number(low: float, high: float) -> Converter:
         return float(value)
 
     return converter
+
+
+def _drawing(name: str) -> Converter:
+    """A number that says how tokens are drawn."""
+    allowed = SAMPLING[name]
+    number = _number(allowed.low, allowed.high)
+    return lambda entry: allowed.settle(number(entry))
 
 
 def _flag(entry: Entry) -> bool:
@@ -136,12 +150,15 @@ def _path(entry: Entry) -> Path:
     """Absolute; ~ is the home folder, and a relative path starts at the TOML file."""
     if not _text(entry):
         raise entry.error("must be the path of a GGUF file")
-    return (entry.file.parent / Path(entry.value).expanduser()).absolute()
+    try:
+        return (entry.file.parent / Path(entry.value).expanduser()).absolute()
+    except RuntimeError:
+        raise entry.error("~ means nothing for a user without a home folder: set HOME") from None
 
 
 def _template_file(entry: Entry) -> str:
     try:
-        return _path(entry).read_text(encoding="utf-8")
+        return _path(entry).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise entry.error(f"the template cannot be read: {error}") from None
 
@@ -171,13 +188,8 @@ def _languages(entry: Entry) -> tuple[str, ...]:
 
 
 _SAMPLING_KEYS: dict[str, Converter] = {
-    "temperature": _number(0, 2),
+    **{name: _drawing(name) for name in SAMPLING if name != "logit_bias"},
     "top_k": _integer(0, 1_000_000),
-    "top_p": _number(0, 1),
-    "min_p": _number(0, 1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "repeat_penalty": _number(0.1, 10),
     "seed": _integer(0, 2**32 - 1),
 }
 
@@ -205,6 +217,7 @@ _MODEL_KEYS: dict[str, Converter] = {
     "speculation": _speculation,
     "chat_template": _text,
     "chat_template_file": _template_file,
+    "public_prompt": _public_prompt,
     "sampling": _sampling,
     "roles": _roles,
     "pin": _flag,

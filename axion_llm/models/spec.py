@@ -32,6 +32,7 @@ class ModelSpec:
     threads: int = 0
     kv_type: KvType = "q8_0"
     chat_template: str | None = None
+    public_prompt: str | None = None  # a system message that clients of all tenants may share in the prefix cache
     speculation: Speculation = "off"  # ngram: guess the next tokens from the text so far
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     roles: tuple[str, ...] = ()

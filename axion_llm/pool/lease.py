@@ -2,10 +2,14 @@
 
 That can be done in the middle of a text, since equal requests give equal texts, bit by bit: the next process computes
 the text again, and what the client already has is left out. A request that says no seed gets one here for that reason.
+
+A request whose process ended under it may be what ended it: it is tried alone first (see quarantine.py).
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,8 +18,9 @@ from typing import TypeVar
 
 import msgspec
 
-from axion_llm.errors import Suspended, WorkerDied
+from axion_llm.errors import Quarantined, Suspended, WorkerDied
 from axion_llm.pool.interface import ModelWorker
+from axion_llm.pool.quarantine import Case, Quarantine
 from axion_llm.worker.messages import (
     Accepted,
     Detokenize,
@@ -28,14 +33,17 @@ from axion_llm.worker.messages import (
     Generate,
     Loaded,
     Piece,
+    Question,
     Tokenize,
     Tokenized,
     TokenLogprob,
+    encode,
 )
 
 T = TypeVar("T")
 
-MAX_CRASHES = 2  # of workers under one request: it may be the request that kills them
+MAX_CRASHES = 4  # of workers under one request that does not kill them alone
+TRIAL_TOKENS = 4  # further than where its process died, and a request on trial is acquitted
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +52,17 @@ class Lease:
     """A `RunningModel`. `acquire` gives the model's worker, loaded when it is not, and raises what that raises."""
 
     def __init__(
-        self, name: str, acquire: Callable[[], Awaitable[ModelWorker]], on_change: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        acquire: Callable[[], Awaitable[ModelWorker]],
+        on_change: Callable[[], None] = lambda: None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.name = name
         self.worker: ModelWorker | None = None  # None while it waits for one
         self._acquire = acquire
         self._on_change = on_change  # of the worker
+        self._quarantine = quarantine or Quarantine()  # all leases of a model share one
 
     async def renew(self) -> ModelWorker:
         """A worker to go on with; requests of one lease that lose theirs together share the next."""
@@ -69,54 +82,97 @@ class Lease:
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """See `RunningModel.generate`."""
+        case, sent = Case(_fingerprint(request)), Sent()
         if request.sampling.seed is None and request.sampling.temperature > 0:
             sampling = msgspec.structs.replace(request.sampling, seed=secrets.randbits(31))
             request = msgspec.structs.replace(request, sampling=sampling)
-        sent, num_crashes = Sent(), 0
-        while True:
-            worker = self.worker if self.worker and self.worker.is_alive else await self.renew()
-            try:
-                async with aclosing(worker.generate(request)) as events:
-                    async for event in events:
-                        if (new := sent.unsent(event)) is not None:
-                            yield new
-                return
-            except WorkerDied as error:
-                num_crashes += 1
-                if num_crashes == MAX_CRASHES:
-                    raise
-                _log.warning("%s: request %s goes on with another process: %s", self.name, request.request_id, error)
-            except Suspended:
-                _log.info("%s: request %s waits for the model's next turn", self.name, request.request_id)
+        for number in itertools.count(1):
+            # A new id for each try: what comes late of one before is not taken for the new one's.
+            again = request if number == 1 else _renumbered(request, number)
+            async with self._quarantine.place(case):
+                try:
+                    async with aclosing(self._try(again, case, sent)) as events:
+                        async for event in events:
+                            yield event
+                            if isinstance(event, Finished):
+                                return
+                except (WorkerDied, Suspended) as error:
+                    self._go_on_elsewhere(request.request_id, case, sent.num_tokens, error)
             sent.start_again()
 
+    async def _try(self, request: Generate, case: Case, sent: Sent) -> AsyncGenerator[Event, None]:
+        """What is new of the answer; ends early when it has stood its trial and others wait for theirs."""
+        quarantine, end_of_trial = self._quarantine, sent.num_tokens + TRIAL_TOKENS
+        worker = await self._any_worker()
+        async with aclosing(worker.generate(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    quarantine.note_finished()
+                if (new := sent.unsent(event)) is not None:
+                    yield new
+                if case.is_suspect and sent.num_tokens >= end_of_trial:
+                    if quarantine.is_awaited:
+                        case.is_suspect = False
+                        return
+                    quarantine.acquit(case)
+
+    async def _any_worker(self) -> ModelWorker:
+        return self.worker if self.worker and self.worker.is_alive else await self.renew()
+
+    def _go_on_elsewhere(self, request_id: str, case: Case, num_tokens: int, error: Exception) -> None:
+        """Raises what ends the request."""
+        if isinstance(error, Suspended):
+            _log.info("%s: request %s waits for the model's next turn", self.name, request_id)
+            return
+        if isinstance(error, Different | Quarantined):
+            raise error
+        was_on_trial = self._quarantine.is_on_trial(case)
+        self._quarantine.suspect(case, num_tokens, self.worker.pid if self.worker else None)
+        if was_on_trial:
+            self._quarantine.convict(case)
+            _log.error("%s: request %s ends the process, also alone; it is not run again", self.name, request_id)
+            raise Quarantined(f"{error}\nthis request ends the model's process, also when it runs alone") from error
+        if len(case.pids) == MAX_CRASHES:
+            raise error
+        _log.warning("%s: request %s goes on with another process: %s", self.name, request_id, error)
+
     async def embed(self, request: Embed) -> Embedded:
-        return await self._ask(request.request_id, lambda worker: worker.embed(request))
+        return await self._ask(request, lambda worker: worker.embed(request))
 
     async def tokenize(self, request: Tokenize) -> Tokenized:
-        return await self._ask(request.request_id, lambda worker: worker.tokenize(request))
+        return await self._ask(request, lambda worker: worker.tokenize(request))
 
     async def detokenize(self, request: Detokenize) -> Detokenized:
-        return await self._ask(request.request_id, lambda worker: worker.detokenize(request))
+        return await self._ask(request, lambda worker: worker.detokenize(request))
 
-    async def _ask(self, request_id: str, ask: Callable[[ModelWorker], Awaitable[T]]) -> T:
+    async def _ask(self, request: Question, ask: Callable[[ModelWorker], Awaitable[T]]) -> T:
         """A question has one reply, so the next process is simply asked again."""
-        num_crashes = 0
+        case = Case(_fingerprint(request))
         while True:
-            worker = self.worker if self.worker and self.worker.is_alive else await self.renew()
-            try:
-                return await ask(worker)
-            except WorkerDied as error:
-                num_crashes += 1
-                if num_crashes == MAX_CRASHES:
-                    raise
-                _log.warning("%s: request %s goes on with another process: %s", self.name, request_id, error)
-            except Suspended:
-                _log.info("%s: request %s waits for the model's next turn", self.name, request_id)
+            async with self._quarantine.place(case):
+                try:
+                    reply = await ask(await self._any_worker())
+                    self._quarantine.note_finished()
+                    return reply
+                except (WorkerDied, Suspended) as error:
+                    self._go_on_elsewhere(request.request_id, case, 0, error)
 
     def _usable(self) -> ModelWorker:
         assert self.worker is not None
         return self.worker
+
+
+class Different(WorkerDied):
+    """What one process has begun, the next one does not go on with."""
+
+
+def _fingerprint(request: Generate | Question) -> bytes:
+    """The same for whatever asks for the same."""
+    return hashlib.sha256(encode(msgspec.structs.replace(request, request_id=""))).digest()
+
+
+def _renumbered(request: Generate, number: int) -> Generate:
+    return msgspec.structs.replace(request, request_id=f"{request.request_id}~{number}")
 
 
 class Sent:
@@ -125,7 +181,7 @@ class Sent:
     def __init__(self) -> None:
         self._is_accepted = False
         self._pieces: list[str] = []
-        self._num_tokens = 0
+        self.num_tokens = 0
         self._num_logprobs = 0
         # What the worker of now has still to say again:
         self._text = ""
@@ -134,7 +190,7 @@ class Sent:
 
     def start_again(self) -> None:
         self._pieces = ["".join(self._pieces)]
-        self._text, self._tokens, self._logprobs = self._pieces[0], self._num_tokens, self._num_logprobs
+        self._text, self._tokens, self._logprobs = self._pieces[0], self.num_tokens, self._num_logprobs
 
     def unsent(self, event: Event) -> Event | None:
         """The event without what the client has; None when nothing is left. Raises WorkerDied if the text differs."""
@@ -153,7 +209,7 @@ class Sent:
 
     def _note(self, text: str, num_tokens: int, logprobs: list[TokenLogprob]) -> None:
         self._pieces.append(text)
-        self._num_tokens += num_tokens
+        self.num_tokens += num_tokens
         self._num_logprobs += len(logprobs)
 
     def _new_piece(self, event: Piece) -> Piece | None:
@@ -168,7 +224,7 @@ class Sent:
     def _new_text(self, text: str) -> str:
         again = self._text[: len(text)]
         if not text.startswith(again):
-            raise WorkerDied("the model's process ended, and the next one says something else: was its file changed?")
+            raise Different("the model's process ended, and the next one says something else: was its file changed?")
         self._text = self._text[len(again) :]
         return text[len(again) :]
 

@@ -96,7 +96,7 @@ class Pool:
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[RunningModel]:
         slot = self._slot(self._registry.get(name))
-        lease = Lease(name, lambda: self._ensure_ready(slot), self._share_cores)
+        lease = Lease(name, lambda: self._ensure_ready(slot), self._share_cores, slot.quarantine)
         slot.leases.add(lease)
         try:
             await lease.renew()
@@ -304,15 +304,15 @@ class Pool:
 
     def _bury_crashed(self, slot: Slot) -> None:
         if slot.worker and not slot.worker.is_alive and not slot.leaving and not self._is_stopping:
-            self._crashed(slot, slot.crash)
+            self._crashed(slot, slot.crash, slot.worker.pid)
             self._ledger.ended(slot.spec.name, slot.worker.last_stats)
             slot.give_up_place()
 
-    def _crashed(self, slot: Slot, why: str | None) -> None:
+    def _crashed(self, slot: Slot, why: str | None, pid: int | None = None) -> None:
         now = time.monotonic()
         slot.crash = why.partition("\n")[0] if why else None
         self._ledger.crashed(slot.spec.name)
-        slot.breaker.note_crash(now)
+        slot.breaker.note_crash(now, pid)
         if slot.breaker.is_open(now):
             rest = slot.breaker.delay_seconds(now)
             _log.error("%s: crashes again and again, no new load for %.0f s", slot.spec.name, rest)

@@ -14,6 +14,7 @@ from axion_llm.pool.interface import ModelState, ModelStatus, ModelWorker
 from axion_llm.pool.lease import Lease
 from axion_llm.pool.loader import FileStamp
 from axion_llm.pool.policy import Resident
+from axion_llm.pool.quarantine import Quarantine
 
 
 @dataclass(eq=False)
@@ -37,10 +38,12 @@ class Slot:
     load_seconds: float = 0.0  # of the last load
     closing_since: float | None = None  # it ends what it has begun, and new requests wait for its next load
     is_stale: bool = False  # closing because its file has changed
+    quarantine: Quarantine = field(init=False)  # who may share its worker
     pin: bool | None = None  # an order; None: as the registry says
 
     def __post_init__(self) -> None:
         self.spec = self.listed
+        self.quarantine = Quarantine(self.breaker.excuse)
 
     @property
     def ready(self) -> ModelWorker | None:

@@ -37,6 +37,17 @@ class Key:
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     created: str = ""  # a date, ISO 8601
+    group: str = ""  # the tenant that `keys new --tenant` has named: its keys trust each other
+
+    @property
+    def id(self) -> str:
+        """Never that of another key: a name can be given again, a secret is not made twice."""
+        return self.sha256
+
+    @property
+    def tenant(self) -> str:
+        """Whom its requests share caches with."""
+        return f"tenant {self.group}" if self.group else f"key {self.id}"
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or "admin" in self.scopes
@@ -59,9 +70,9 @@ def find(keys: Iterable[Key], secret: str) -> Key | None:
     return found
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, what: str = "key name") -> str:
     if not _NAME.fullmatch(name):
-        message = f"key name {name[:80]!r}: use 1 to 64 letters, digits and . _ @ -, beginning with a letter or digit"
+        message = f"{what} {name[:80]!r}: use 1 to 64 letters, digits and . _ @ -, beginning with a letter or digit"
         raise ConfigError(message, param="name")
     return name
 

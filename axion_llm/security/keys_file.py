@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from axion_llm import files
 from axion_llm.errors import ConfigError
 from axion_llm.models.toml_file import Entry, TomlFile
 from axion_llm.security.keys import SCOPES, Key, check_name
 
 _HEADER = "# API keys of axion-llm: names, SHA-256 of the keys, what they may do. See: axion-llm keys --help\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"sha256", "scopes", "requests_per_minute", "tokens_per_minute", "created"}
+_FIELDS = {"sha256", "scopes", "requests_per_minute", "tokens_per_minute", "created", "tenant"}
 
 
 def read(path: Path) -> list[Key]:
@@ -30,19 +30,22 @@ def read(path: Path) -> list[Key]:
 def write(path: Path, keys: Iterable[Key]) -> None:
     """As a whole or not at all, for its owner's eyes only."""
     text = _HEADER + "".join(_table(key) for key in keys)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        files.replace(path, text, mode=files.PRIVATE)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[list[Key]]:
+    """The keys, to be changed in place; written at the end. Whoever else wants to change them waits."""
+    try:
+        with files.locked(path):
+            keys = read(path) if path.exists() else []
+            yield keys
+            write(path, keys)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be changed: {error.strerror}") from None
 
 
 def _key(file: TomlFile, name: str, value: Any) -> Key:
@@ -64,13 +67,20 @@ def _key(file: TomlFile, name: str, value: Any) -> Key:
         limits[field] = given = value.get(field, 0)
         if type(given) is not int or given < 0:
             raise entry(field, at=given).error("must be a number, 0 for no limit")
-    return Key(check_name(name), sha256, frozenset(scopes), created=str(value.get("created", "")), **limits)
+    if not isinstance(tenant := value.get("tenant", ""), str):
+        raise entry("tenant", at=tenant).error("must be a name in quotes")
+    if tenant:
+        check_name(tenant, "tenant")
+    created = str(value.get("created", ""))
+    return Key(check_name(name), sha256, frozenset(scopes), created=created, group=tenant, **limits)
 
 
 def _table(key: Key) -> str:
     lines = [f'\n[keys."{key.name}"]', f'sha256 = "{key.sha256}"']
     lines.append(f"scopes = [{', '.join(f'{chr(34)}{s}{chr(34)}' for s in SCOPES if s in key.scopes)}]")
     lines += [f"{f} = {v}" for f in ("requests_per_minute", "tokens_per_minute") if (v := getattr(key, f))]
+    if key.group:
+        lines.append(f'tenant = "{key.group}"')
     if key.created:
         lines.append(f'created = "{key.created}"')
     return "\n".join(lines) + "\n"

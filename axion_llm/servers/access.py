@@ -42,6 +42,9 @@ class Record:
     first_token: float | None = None
     finish: str | None = None
     key: str | None = None  # the name of the API key
+    owner: str = ""  # of what it stores: the key's id; "": a service without keys
+    tenant: str = ""  # whom it shares caches with
+    without_effect: list[str] = field(default_factory=list)  # fields of the body, for a warning header
     is_large: bool = False  # so that work on it belongs into a thread
     meter: ModelMeter | None = None  # of the model that works for it
     charge: Callable[[int], None] | None = None  # tokens, to the key's limit

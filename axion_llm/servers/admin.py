@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from axion_llm.api import status as doc
+from axion_llm.api.fields import null_is
 from axion_llm.servers import status
 from axion_llm.servers.body import parse_body
 from axion_llm.servers.guard import require
@@ -22,7 +23,7 @@ class OrderBody(BaseModel):
     """JSON, also when it says nothing: no page from elsewhere can make a browser send that unasked."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    force: bool = False  # unload: end the requests that are in flight
+    force: Annotated[bool, null_is(False)] = False  # unload: end the requests that are in flight
 
 
 def add_routes(app: FastAPI, service: Service) -> None:

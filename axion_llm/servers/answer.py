@@ -14,12 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from axion_llm.api.collect import Choice, Head, chat_object, completion_object, plain_message
 from axion_llm.api.errors import Problem, problem_for
-from axion_llm.api.params import Origin, chat_generates, chat_tools, completion_generates
+from axion_llm.api.params import Origin, chat_generates, chat_tools, completion_generates, named_as_sent
 from axion_llm.api.schemas import ChatRequest, CompletionRequest, Generation
 from axion_llm.api.sse import KEEP_ALIVE
 from axion_llm.api.stream import Chunks, TextChunks
 from axion_llm.api.tools.chunks import ToolChunks, read_message
 from axion_llm.api.tools.plan import ToolPlan
+from axion_llm.errors import RequestError
 from axion_llm.servers.access import Record
 from axion_llm.servers.exchange import KEEP_ALIVE_SECONDS, ClientGone, Exchange
 from axion_llm.servers.service import Service
@@ -81,6 +82,10 @@ class Answer(Response, ABC):
     @abstractmethod
     def chunks(self) -> Stream: ...
 
+    @abstractmethod
+    def named(self, error: RequestError) -> RequestError:
+        """With the names of the fields that the client has sent."""
+
     async def before_end(self) -> None:
         """What is to be done before a client hears that its answer is complete."""
 
@@ -95,6 +100,8 @@ class Answer(Response, ABC):
                     return await self._stream(exchange, send)
                 response = Response(await self._collect(exchange), media_type="application/json")
             await response(scope, receive, send)
+        except RequestError as error:
+            raise self.named(error) from None
         except ClientGone:
             record.finish = "disconnected"
         except asyncio.CancelledError:
@@ -104,7 +111,8 @@ class Answer(Response, ABC):
             log.warning("id=%s: the client has stopped reading its stream, the request is cancelled", record.id)
 
     def origin(self) -> Origin:
-        return Origin(self.head.id, self._service.spec(self.head.model), self._service.profile.is_interactive)
+        spec, is_interactive = self._service.spec(self.head.model), self._service.profile.is_interactive
+        return Origin(self.head.id, spec, is_interactive, self._record.tenant)
 
     async def _collect(self, exchange: Exchange) -> bytes:
         choices = [Choice() for _ in range(self.num_choices)]
@@ -138,7 +146,7 @@ class Answer(Response, ABC):
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _problem(self, exc: Exception) -> Problem:
-        problem = problem_for(exc)
+        problem = problem_for(self.named(exc) if isinstance(exc, RequestError) else exc)
         self._record.finish = f"error:{problem.code}"
         if not problem.is_expected:
             log.error("error in the middle of a stream, id=%s", self._record.id, exc_info=exc)
@@ -158,6 +166,9 @@ class ChatAnswer(Answer):
     def prepare(self, info: Loaded) -> list[Generate]:
         self._tools = chat_tools(self._request, self.origin(), info)
         return chat_generates(self._request, self.origin(), info)
+
+    def named(self, error: RequestError) -> RequestError:
+        return named_as_sent(error, self._request)
 
     def whole(self, choices: list[Choice]) -> dict[str, Any]:
         plan = self._tools
@@ -194,6 +205,9 @@ class CompletionAnswer(Answer):
 
     def prepare(self, info: Loaded) -> list[Generate]:
         return completion_generates(self._request, self.origin(), info)
+
+    def named(self, error: RequestError) -> RequestError:
+        return named_as_sent(error, self._request)
 
     def whole(self, choices: list[Choice]) -> dict[str, Any]:
         with_logprobs = self._with_logprobs

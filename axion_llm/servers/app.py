@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from axion_llm import __version__
 from axion_llm.api import params
@@ -69,7 +71,15 @@ def create_app(
     _add_responses(app, ResponseEndpoints(service, responses, own))
     admin.add_routes(app, service)
     add_page(app)
+    _answer_head(app)
     return app
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Whatever can be got, without its body."""
+    for route in app.routes:
+        if isinstance(route, Route) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
 
 
 def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> None:
@@ -83,8 +93,8 @@ def _add_routes(app: FastAPI, endpoints: Endpoints, texts: TextEndpoints) -> Non
     app.add_api_route("/v1/models/{name:path}", endpoints.model, methods=["GET"], **options)
     app.add_api_route("/openapi.json", endpoints.openapi, methods=["GET"], **options)
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], dependencies=[require("metrics")], **options)
-    app.add_api_route("/health", endpoints.health, methods=["GET", "HEAD"], **options)
-    app.add_api_route("/ready", endpoints.ready, methods=["GET", "HEAD"], **options)
+    app.add_api_route("/health", endpoints.health, methods=["GET"], **options)
+    app.add_api_route("/ready", endpoints.ready, methods=["GET"], **options)
 
 
 def _add_responses(app: FastAPI, responses: ResponseEndpoints) -> None:
@@ -99,11 +109,13 @@ class Endpoints:
     def __init__(self, service: Service, own: Orchestrator | None) -> None:
         self._service = service
         self._orchestrator = own
+        self._document = msgspec.json.encode(document(consensus.BODIES if own else None))
 
     async def chat(self, request: Request) -> Response:
         schema = ConsensusRequest if self._orchestrator else ChatRequest
         body = await parse_body(request, schema, self._service.settings.max_body_bytes)
         is_streamed, record = self._is_streamed(body.stream), record_of(request.scope)
+        record.without_effect = body.without_effect
         await aside(record, params.check, body, is_streamed=is_streamed)
         await load_images(body, self._service.settings)
         if self._orchestrator and isinstance(body, ConsensusRequest) and takes(body.model):
@@ -150,7 +162,7 @@ class Endpoints:
         }
 
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(document(consensus.BODIES if self._orchestrator else None))
+        return Response(self._document, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         return Response(await metrics.render(self._service), media_type=metrics.CONTENT_TYPE)

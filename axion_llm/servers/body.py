@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -53,25 +54,60 @@ async def read_body(request: Request, max_bytes: int) -> bytearray:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    body = bytearray()
+    body, unpack = bytearray(), _unpacker(request)
     try:
-        await _read_into(body, request, max_bytes)
+        await _read_into(body, request, max_bytes, unpack)
     except ClientDisconnect:
         raise ClientGone from None
+    except zlib.error:
+        raise HTTPException(400, "the body is not what its content-encoding says: gzip") from None
     return body
 
 
-async def _read_into(body: bytearray, request: Request, max_bytes: int) -> None:
+class _Gunzip:
+    """Never more than is asked for, whatever comes in: a body of a megabyte can be one of gigabytes."""
+
+    def __init__(self) -> None:
+        self._gzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    def __call__(self, part: bytes, most: int) -> bytes:
+        return self._gzip.decompress(part, most)
+
+    def end(self) -> None:
+        if not self._gzip.eof or self._gzip.unused_data:
+            raise zlib.error("cut short, or more than one")
+
+
+class _Plain:
+    def __call__(self, part: bytes, most: int) -> bytes:
+        return part
+
+    def end(self) -> None:
+        pass
+
+
+def _unpacker(request: Request) -> _Gunzip | _Plain:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return _Plain()
+    if encoding in ("gzip", "x-gzip"):
+        return _Gunzip()
+    message = f"the body's content-encoding is {encoding[:80]!r}; this server takes gzip, or none"
+    raise HTTPException(415, message, headers={"accept-encoding": "gzip, identity"})
+
+
+async def _read_into(body: bytearray, request: Request, max_bytes: int, unpack: _Gunzip | _Plain) -> None:
     loop = asyncio.get_running_loop()
     began, parts = loop.time(), aiter(request.stream())
     while True:
         left = BODY_SECONDS + len(body) / MIN_BYTES_PER_SECOND - (loop.time() - began)
         try:
-            body += await asyncio.wait_for(anext(parts), max(left, 0.001))
+            part = await asyncio.wait_for(anext(parts), max(left, 0.001))
         except StopAsyncIteration:
-            return
+            return unpack.end()
         except (asyncio.TimeoutError, TimeoutError):
             raise HTTPException(408, f"the body was not complete; {len(body):,} bytes of it came in time") from None
+        body += unpack(part, max_bytes + 1 - len(body))
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
 

@@ -53,7 +53,7 @@ async def answer(
 ) -> ConsensusAnswer | Answer:
     """Planned before anything is sent, so that its errors are plain HTTP statuses."""
     head = Head.new("chatcmpl", request.model)
-    task = Task(head.id, request, service.profile.is_interactive, record.is_large)
+    task = Task(head.id, request, service.profile.is_interactive, record.is_large, record.tenant)
     await language.loaded()
     plan = own.plan(task)
     if plan.is_single_handed:

@@ -6,18 +6,20 @@ from typing import Any
 
 from axion_llm.api.collect import Choice, Head, chat_object, plain_message
 from axion_llm.api.errors import Problem
+from axion_llm.api.params import named_as_sent
 from axion_llm.api.sse import DONE, json_line
 from axion_llm.api.stream import Chunks
 from axion_llm.consensus import happenings as h
 from axion_llm.consensus.options import ConsensusRequest, Options
 from axion_llm.consensus.report import event_object
+from axion_llm.errors import RequestError
 from axion_llm.servers.answer import wants_usage
 from axion_llm.worker.messages import Finished, Piece
 
 
 class ChatForm:
     def __init__(self, head: Head, request: ConsensusRequest) -> None:
-        self._head = head
+        self._head, self._request = head, request
         self._options = request.consensus or Options()
         self._chunks = _ConsensusChunks(head, with_usage=wants_usage(request))
 
@@ -51,7 +53,7 @@ class ChatForm:
         return {**whole, "usage": done.usage, "consensus": done.consensus}
 
     def error(self, error: Exception) -> Exception:
-        return error
+        return named_as_sent(error, self._request) if isinstance(error, RequestError) else error
 
     async def before_end(self) -> None:
         pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from axion_llm.api.errors import Problem
+from axion_llm.api.params import named_as_sent
 from axion_llm.consensus import happenings as h
 from axion_llm.consensus import language
 from axion_llm.consensus.options import ConsensusRequest
@@ -29,7 +30,7 @@ async def answer(
 ) -> ConsensusAnswer | Answer:
     """Planned before anything is sent, so that its errors are plain HTTP statuses."""
     assert isinstance(draft.chat, ConsensusRequest)
-    task = Task(draft.builder.id, draft.chat, service.profile.is_interactive, record.is_large)
+    task = Task(draft.builder.id, draft.chat, service.profile.is_interactive, record.is_large, record.tenant)
     await language.loaded()
     with our_names():
         plan = own.plan(task)
@@ -71,7 +72,7 @@ class ResponseForm:
         return self._events.response()
 
     def error(self, error: Exception) -> Exception:
-        return renamed(error) if isinstance(error, RequestError) else error
+        return renamed(named_as_sent(error, self._draft.chat)) if isinstance(error, RequestError) else error
 
     async def before_end(self) -> None:
         await self._draft.keep()

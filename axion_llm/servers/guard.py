@@ -65,6 +65,7 @@ def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
         "allow_methods": ["GET", "POST", "DELETE"],
         "allow_headers": ["*"],
         "expose_headers": _EXPOSED,
+        "allow_private_network": True,  # whoever is let in from a public page is let in to this address too
     }
 
 
@@ -103,6 +104,10 @@ class Gate:
             return found
         raise Unauthenticated("Incorrect API key provided.")
 
+    def tenant(self, caller: keys.Key) -> str:
+        """Never "": what was asked before there were keys is not for those who have one now."""
+        return "all" if self.settings.share_prefixes == "all" else caller.tenant
+
     def budget(self, key: keys.Key) -> Budget | None:
         """None for a key without limits. A key whose limits have been changed begins anew."""
         requests = key.requests_per_minute or self.settings.requests_per_minute
@@ -110,7 +115,7 @@ class Gate:
         if not requests and not tokens:
             return None
         if key not in self._budgets:
-            self._budgets = {k: b for k, b in self._budgets.items() if k.name != key.name}
+            self._budgets = {k: b for k, b in self._budgets.items() if k.id != key.id}
             self._budgets[key] = Budget(requests, tokens, time.monotonic())
         return self._budgets[key]
 
@@ -146,7 +151,8 @@ class Guard:
             return None
         record = record_of(scope)
         if caller.sha256:
-            record.key = caller.name
+            record.key, record.owner = caller.name, caller.id
+        record.tenant = gate.tenant(caller)
         if path not in OWN_SCOPE_PATHS:
             _check_scope(caller, "use")
         budget = gate.budget(caller) if scope["method"] == "POST" else None

@@ -38,6 +38,12 @@ async def answer_with_problem(request: Request, exc: Exception) -> Response:
     return problem.to_response()
 
 
+def _warning(record: Record) -> list[tuple[bytes, bytes]]:
+    if not record.without_effect:
+        return []
+    return [(b"warning", f'299 - "without effect here: {", ".join(record.without_effect)}"'.encode())]
+
+
 class RequestScope:
     def __init__(
         self,
@@ -64,7 +70,8 @@ class RequestScope:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), id_header]}
+                headers = [*message.get("headers", ()), id_header, *_warning(record)]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

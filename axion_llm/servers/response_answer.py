@@ -9,9 +9,10 @@ from msgspec import structs
 from axion_llm.api import params
 from axion_llm.api.collect import Choice, Head
 from axion_llm.api.responses.events import ResponseEvents
+from axion_llm.errors import RequestError
 from axion_llm.servers.access import Record
 from axion_llm.servers.answer import Answer
-from axion_llm.servers.response_draft import ResponseDraft, our_names
+from axion_llm.servers.response_draft import ResponseDraft, our_names, renamed
 from axion_llm.servers.service import Service
 from axion_llm.worker.messages import Generate, Loaded
 
@@ -29,6 +30,9 @@ class ResponseAnswer(Answer):
             plan = params.chat_tools(chat, self.origin(), info)
             self._draft.events.parser = plan.parser() if plan else None
             return params.chat_generates(chat, self.origin(), info)
+
+    def named(self, error: RequestError) -> RequestError:
+        return renamed(params.named_as_sent(error, self._draft.chat))
 
     def chunks(self) -> ResponseEvents:
         return self._draft.events

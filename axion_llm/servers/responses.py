@@ -42,6 +42,7 @@ class ResponseEndpoints:
         if body.stream_options is not None and not is_streamed:
             raise BadRequest("stream_options: only allowed when stream is true", param="stream_options")
         record = record_of(request.scope)
+        record.without_effect = body.without_effect
         record.is_large = record.is_large or body.previous_response_id is not None
         draft = await self._draft(body, record)
         await draft.check(self._service.settings, record, is_streamed=is_streamed)
@@ -51,7 +52,7 @@ class ResponseEndpoints:
         return ResponseAnswer(draft, self._service, record, is_streamed=is_streamed)
 
     async def _draft(self, body: ResponsesRequest, record: Record) -> ResponseDraft:
-        owner = record.key or ""
+        owner = record.owner
         history = await self._history(body.previous_response_id, owner)
         chat = ConsensusRequest if self._orchestrator and takes(body.model) else ChatRequest
         store = self._store_for(body)
@@ -90,7 +91,7 @@ class ResponseEndpoints:
         response_id: str = request.path_params["response_id"]
         if self._store is None:
             raise ResponseNotFound("This server keeps no responses (store_responses is off).")
-        return self._store, record_of(request.scope).key or "", response_id
+        return self._store, record_of(request.scope).owner, response_id
 
 
 def page(items: list[Json], query: dict[str, str]) -> Json:

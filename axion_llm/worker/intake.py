@@ -53,7 +53,7 @@ class Intake:
         self._engine.queue.check(request, self.waiting)
         if request.images:
             self._seeing.append(_Waiting(request, self._encoders.submit(self._prepare, request)))
-        elif request.grammar and not self._engine.grammars.is_known(request.grammar):
+        elif request.grammar and not self._engine.grammars.is_known(request.grammar, request.tenant):
             self._compiling.append(_Waiting(request, self._compilers.submit(self._prepare, request)))
         elif len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
             # Behind one that is still being tokenised too: requests keep their order.

@@ -109,6 +109,10 @@ class Generate(Message, frozen=True):
     speculation: Speculation | None = None  # None: as the model's default
     grammar: Grammar | None = None
     shown: list[str] = []  # control tokens that count as text, as the vocabulary writes them
+    # What is computed and kept for it (cells, images, grammars) serves requests of the same tenant only, lest it tell
+    # of its prompt. "": all others.
+    tenant: str = ""
+    public_chars: int = 0  # of the prompt's first characters, that all tenants may share: the operator's own text
 
 
 class Embed(Message, frozen=True):

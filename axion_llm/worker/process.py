@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
-from axion_llm.errors import AxionError, EngineError, Overloaded, ShuttingDown
+from axion_llm.errors import AxionError, EngineError, Overloaded, ShuttingDown, unexpected
 from axion_llm.worker import messages as m
 from axion_llm.worker.pulse import beat
 from axion_llm.worker.side_jobs import SideJobs
@@ -164,8 +164,8 @@ class Worker:
         """Tell what became of it; False when it is not decided."""
         try:
             accepted = hand_over()
-        except AxionError as e:
-            self._reject(request, e)
+        except Exception as e:  # one that was not foreseen is this request's too, and not the process's
+            self._reject(request, unexpected(e))
             return True
         if accepted:
             self._send(m.Batch([accepted]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from axion_llm.errors import AxionError
+from axion_llm.errors import AxionError, unexpected
 
 OnError = Callable[[str, AxionError], None]
 
@@ -40,5 +40,5 @@ class SideJobs:
             future, then = self._jobs.pop(request_id)
             try:
                 then(future.result())
-            except AxionError as error:
-                self._on_error(request_id, error)
+            except Exception as error:
+                self._on_error(request_id, unexpected(error))

@@ -186,11 +186,7 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("modalities", ["text", "audio"]),
     ("audio", {"voice": "alloy"}),
     ("prediction", {"type": "content", "content": "x"}),
-    ("reasoning_effort", "high"),
-    ("verbosity", "low"),
     ("service_tier", "flex"),
-    ("store", True),
-    ("store", 0),  # not the same as false
     ("moderation", {"model": "x"}),
     ("web_search_options", {}),
     (
@@ -217,6 +213,10 @@ NEUTRAL: list[tuple[str, Any]] = [
     ("response_format", {"type": "text"}),
     ("modalities", ["text"]),
     ("store", False),
+    ("store", True),
+    ("verbosity", "low"),
+    ("reasoning_effort", "high"),
+    ("reasoning_effort", None),
     ("service_tier", "auto"),
     ("verbosity", "medium"),
     ("reasoning_effort", "none"),

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from axion_llm.engine.prefix_cache import SHORTEST_MATCH, TRIM_CELLS, Node, PrefixCache
+from axion_llm.engine.prefix_cache import EVERYBODY, SHORTEST_MATCH, TRIM_CELLS, Border, Node, PrefixCache
 from tests.engine.cells import FakeCells
 
 SYSTEM = list(range(100, 140))
@@ -18,17 +18,17 @@ class Tree:
         self.kv = FakeCells(window)
         self.cache = PrefixCache(self.kv, num_ids, is_on=is_on)
 
-    def begin(self, tokens: list[int]) -> tuple[int, Node, int]:
+    def begin(self, tokens: list[int], border: Border = EVERYBODY) -> tuple[int, Node, int]:
         seq_id = self.cache.take_id()
         assert seq_id is not None
-        node, count = self.cache.lend(tokens, seq_id)
+        node, count = self.cache.lend(tokens, seq_id, border)
         self.kv.compute(seq_id, count, tokens[count:])
         return seq_id, node, count
 
-    def run(self, tokens: list[int]) -> int:
+    def run(self, tokens: list[int], border: Border = EVERYBODY) -> int:
         """A whole request; how much of it was cached."""
-        seq_id, node, count = self.begin(tokens)
-        self.cache.keep(tokens, seq_id, node)
+        seq_id, node, count = self.begin(tokens, border)
+        self.cache.keep(tokens, seq_id, node, border)
         self.cache.unlock(node)
         return count
 
@@ -144,6 +144,44 @@ def test_with_a_sliding_window_only_what_is_still_there_is_shared(length: int, s
     assert got == (shared if length - 8 <= len(SYSTEM) - 8 else 0)
 
 
+ALICE, EVE = Border("alice"), Border("eve")
+
+
+def test_nothing_of_another_tenant_is_shared_or_told() -> None:
+    tree = Tree(num_ids=30)
+    assert tree.run([*SYSTEM, 4, 7], ALICE) == 0
+    for guess in range(10):
+        of_her_own = len(SYSTEM) if guess else 0
+        assert tree.cache.match([*SYSTEM, guess, 0], EVE)[0] == of_her_own
+        assert tree.run([*SYSTEM, guess], EVE) == of_her_own
+    assert tree.run([*SYSTEM, 4, 7, 1], ALICE) == len(SYSTEM) + 2
+
+
+def test_a_published_prompt_is_not_for_other_tenants() -> None:
+    tree = Tree()
+    seq_id, node, _ = tree.begin(SYSTEM, ALICE)
+    tree.cache.publish(SYSTEM, seq_id, node, ALICE)
+    assert tree.cache.match([*SYSTEM, 1], EVE)[0] == 0
+    assert tree.cache.match([*SYSTEM, 1], ALICE)[0] == len(SYSTEM)
+
+
+def test_what_is_public_is_shared_and_nothing_behind_it() -> None:
+    tree = Tree()
+    shown = len(SYSTEM)
+    alice, eve = Border("alice", shown), Border("eve", shown)
+    assert tree.run([*SYSTEM, *[4] * 10], alice) == 0
+    assert tree.run([*SYSTEM, *[4] * 10], eve) == shown
+    assert tree.kv.num_used == tree.cache.num_cells == shown + 20
+    assert tree.run([*SYSTEM, *[4] * 10, 1], alice) == shown + 10
+    assert tree.run([*SYSTEM, 1], Border("bob")) == shown  # whose request does not say so, but who may know it
+
+
+def test_where_a_public_text_is_shared_the_whole_of_a_sequence_may_be_it() -> None:
+    tree = Tree()
+    tree.run(SYSTEM, Border("alice", len(SYSTEM)))
+    assert tree.run([*SYSTEM, 1], Border("eve", len(SYSTEM))) == len(SYSTEM)
+
+
 class CacheMachine(RuleBasedStateMachine):
     """Random lives of sequences over few tokens, so that prefixes collide all the time."""
 
@@ -154,20 +192,28 @@ class CacheMachine(RuleBasedStateMachine):
         self.kv = FakeCells()
         self.cache = PrefixCache(self.kv, self.NUM_IDS)
         self.running: dict[int, tuple[list[int], Node]] = {}
+        self.borders: dict[int, Border] = {}
+        self.said: dict[str, list[list[int]]] = {}  # by tenant, what it has asked or may know
 
     prompts = st.lists(st.sampled_from([[1] * 9, [2] * 9, [1, 2, 3], [3]]), min_size=1, max_size=6)
 
     @precondition(lambda self: len(self.running) < self.MAX_RUNNING)
-    @rule(parts=prompts)
-    def begin(self, parts: list[list[int]]) -> None:
+    @rule(parts=prompts, tenant=st.sampled_from(["", "a", "b"]), is_public=st.booleans())
+    def begin(self, parts: list[list[int]], tenant: str, is_public: bool) -> None:
         tokens = [t for part in parts for t in part]
         seq_id = self.cache.take_id()
         if seq_id is None:
             assert len(self.running) > 0
             return
-        expected, _ = self.cache.match(tokens)
-        node, count = self.cache.lend(tokens, seq_id)
+        border = Border(tenant, len(parts[0]) if is_public else 0)
+        expected, _ = self.cache.match(tokens, border)
+        node, count = self.cache.lend(tokens, seq_id, border)
         assert count == expected < len(tokens)
+        known = self.said.get(tenant, []) + self.said.get("", [])
+        assert not count or any(prompt[:count] == tokens[:count] for prompt in known)
+        self.borders[seq_id] = border
+        self.said.setdefault(tenant, []).append(tokens)
+        self.said.setdefault("", []).append(tokens[: border.num_public])
         self.kv.compute(seq_id, count, tokens[count:])
         self.running[seq_id] = (tokens, node)
 
@@ -178,13 +224,14 @@ class CacheMachine(RuleBasedStateMachine):
         tokens, node = self.running[seq_id]
         self.kv.compute(seq_id, len(tokens), more)
         self.running[seq_id] = (tokens + more, node)
+        self.said[self.borders[seq_id].tenant].append(tokens + more)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def publish(self, data: st.DataObject) -> None:
         seq_id = data.draw(st.sampled_from(sorted(self.running)))
         tokens, node = self.running[seq_id]
-        self.running[seq_id] = (tokens, self.cache.publish(tokens, seq_id, node))
+        self.running[seq_id] = (tokens, self.cache.publish(tokens, seq_id, node, self.borders[seq_id]))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), keep=st.booleans())
@@ -192,7 +239,7 @@ class CacheMachine(RuleBasedStateMachine):
         seq_id = data.draw(st.sampled_from(sorted(self.running)))
         tokens, node = self.running.pop(seq_id)
         if keep:
-            self.cache.keep(tokens, seq_id, node)
+            self.cache.keep(tokens, seq_id, node, self.borders[seq_id])
         else:
             self.cache.give_back(seq_id)
         self.cache.unlock(node)

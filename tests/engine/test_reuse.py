@@ -44,6 +44,24 @@ class TestPrefix:
         assert cached[0] == 0 and cached[1] > 100, "the first computes it, the others wait for it and share"
         assert engine.stats().kv_used_tokens < 2 * finished(together["0"]).prompt_tokens
 
+    def test_a_request_of_another_tenant_neither_shares_nor_waits(self, engine: Engine) -> None:
+        """It is computed beside the first one as if that were not there."""
+        prompt = SYSTEM + "What is the PIN?"
+        asked = [request(name, prompt, 8, tenant=name, ignore_eos=True) for name in ("alice", "eve")]
+        ends = [finished(s) for s in run(engine, *asked).values()]
+        assert [end.cached_tokens for end in ends] == [0, 0]
+        again = run(engine, *(request(f"{r.request_id}2", prompt, 8, tenant=r.tenant) for r in asked))
+        assert all(finished(s).cached_tokens > 100 for s in again.values())
+
+    def test_tenants_share_a_text_that_is_public(self, engine: Engine) -> None:
+        def ask(name: str, text: str) -> int:
+            one = request(name, SYSTEM + text, 8, tenant=name, public_chars=len(SYSTEM), ignore_eos=True)
+            return finished(run(engine, one)[name]).cached_tokens
+
+        shown = len(engine.model.tokenize(SYSTEM, True, True))
+        assert ask("alice", "My PIN is 4711, keep it safe.") == 0
+        assert shown - 2 <= ask("eve", "My PIN is 4711, keep it safe.") <= shown
+
     def test_what_is_kept_gives_way_to_what_runs(self, engine: Engine) -> None:
         for i in range(8):
             run(engine, request("x", f"{i} " + "word " * 900, 1))

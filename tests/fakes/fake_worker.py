@@ -45,6 +45,7 @@ from axion_llm.worker.messages import (
     Pong,
     SetCores,
     Shutdown,
+    Tokenize,
     ToWorker,
     decode_to_worker,
     encode,
@@ -119,6 +120,8 @@ class FakeWorker:
             case Cancel(request_id=request_id):
                 if run := self.runs.pop(request_id, None):
                     self.send(Batch([run.finish("cancelled")]))
+            case Tokenize(content=content):
+                misbehave(words(content))
             case SetCores(num_threads=num_threads):
                 self.num_threads = num_threads
             case Ping(nonce=nonce):

@@ -34,6 +34,15 @@ def test_after_many_crashes_one_load_a_minute_is_let_through() -> None:
     assert breaker.is_open(last + OPEN_SECONDS + 1)
 
 
+def test_what_was_a_requests_fault_does_not_count_whenever_it_is_known() -> None:
+    breaker = Breaker()
+    breaker.note_crash(1.0, 11)
+    breaker.excuse([11, 12, None])
+    breaker.note_crash(2.0, 12)
+    breaker.note_crash(3.0, None)
+    assert breaker.num_crashes(3.0) == 1
+
+
 def test_a_quiet_time_forgets() -> None:
     breaker = crashed(0, 0, 0)
     assert breaker.num_crashes(WINDOW_SECONDS - 1) == 3

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from axion_llm.errors import CrashedInLoad, ModelUnavailable, ServiceError, WorkerDied
+from axion_llm.errors import CrashedInLoad, ModelUnavailable, Quarantined, ServiceError, WorkerDied
 from axion_llm.pool import breaker, caretaker
-from axion_llm.worker.messages import Accepted, Event, Finished, Piece
+from axion_llm.worker.client import WorkerClient
+from axion_llm.worker.messages import Accepted, Event, Finished, Generate, Piece, Tokenize
 from tests.fakes.processes import until
 from tests.pool.machinery import Machine, MachineMaker
 
@@ -67,10 +69,87 @@ async def test_a_request_that_kills_its_worker_does_it_twice_at_most(machine: Ma
     await m.ask("a")
 
 
+async def test_a_request_that_kills_does_not_take_the_others_with_it(machine: MachineMaker) -> None:
+    """Six streams and the killer: each stream gets its whole text, and the model takes requests at once after it."""
+    m = machine({"a": "ok"})
+    await m.ask("a")
+    streams = [m.asking("a", SLOWLY) for _ in range(6)]
+    await asyncio.sleep(0.15)
+    began = time.monotonic()
+    with pytest.raises(Quarantined, match="alone"):
+        await m.ask("a", "tokens=9 die=6 after=2")
+    late = m.asking("a", "tokens=3 late=1")
+    assert [text_of(events) for events in await asyncio.gather(*streams)] == [text(40)] * 6
+    assert text_of(await late) == text(3)
+    assert len(m.workers) == 3  # the first, the one of the trial, the one for all
+    assert time.monotonic() - began < 30
+    await until(lambda: m.pool.accounts()["a"].num_crashes == 2)
+    assert m.pool._slots["a"].breaker.num_crashes(time.monotonic()) == 0
+
+
+async def test_a_request_on_trial_is_alone_in_the_process(
+    machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[int] = []
+    together: list[tuple[bool, int]] = []
+    real = WorkerClient.generate
+
+    async def watched(self: WorkerClient, request: Generate) -> AsyncGenerator[Event, None]:
+        running.append(1)
+        try:
+            async with aclosing(real(self, request)) as events:
+                async for event in events:
+                    together.append(("~2" in request.request_id, len(running)))
+                    yield event
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(WorkerClient, "generate", watched)
+    m = machine({"a": "ok"})
+    await m.ask("a")
+    streams = [m.asking("a", SLOWLY) for _ in range(3)]
+    await asyncio.sleep(0.15)
+    kill(m, 0)
+    assert [text_of(events) for events in await asyncio.gather(*streams)] == [text(40)] * 3
+    assert max(count for _, count in together) == 3
+    second_tries = [count for is_second, count in together if is_second]
+    assert second_tries[:5] == [1] * 5
+
+
+async def test_the_same_request_is_not_run_a_third_time(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    for _ in range(3):
+        with pytest.raises(Quarantined):
+            await m.ask("a", "exit=1")
+    await until(lambda: m.pool.accounts()["a"].num_crashes == 2)
+    await m.ask("a")
+
+
+async def test_a_model_that_convicts_one_request_after_the_other_is_what_is_wrong(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    for name in "ab":
+        with pytest.raises(Quarantined):
+            await m.ask("a", f"exit=1 name={name}")
+    await until(lambda: m.pool.accounts()["a"].num_crashes == 4)
+    assert m.pool._slots["a"].breaker.num_crashes(time.monotonic()) == 2
+
+
+async def test_a_question_is_tried_alone_too(machine: MachineMaker) -> None:
+    m = machine({"a": "ok"})
+    await m.ask("a")
+    stream = m.asking("a", SLOWLY)
+    await asyncio.sleep(0.15)
+    async with m.pool.lease("a") as model:
+        with pytest.raises(Quarantined):
+            await model.tokenize(Tokenize("question", "exit=1"))
+    assert text_of(await stream) == text(40)
+
+
 async def test_the_next_load_waits_longer_after_each_crash(machine: MachineMaker) -> None:
     m = machine({"a": "ok"})
-    with pytest.raises(WorkerDied):
-        await m.ask("a", "exit=1")
+    for name in "ab":  # the first one's fault is its own
+        with pytest.raises(WorkerDied):
+            await m.ask("a", f"exit=1 name={name}")
     began = time.monotonic()
     await m.ask("a")
     assert time.monotonic() - began > 0.5
@@ -82,8 +161,9 @@ async def test_a_model_that_crashes_again_and_again_rests(
     monkeypatch.setattr(breaker, "MAX_CRASHES", 2)
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
     m = machine({"a": "ok", "b": "ok"})
-    with pytest.raises(WorkerDied):
-        await m.ask("a", "exit=1")
+    for name in "ab":
+        with pytest.raises(WorkerDied):
+            await m.ask("a", f"exit=1 name={name}")
     with pytest.raises(ModelUnavailable, match="crashed 2 times") as refused:
         await m.ask("a")
     assert 0 < refused.value.retry_after_seconds <= 1

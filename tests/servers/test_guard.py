@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from starlette.datastructures import Headers
 
 from axion_llm.config import Settings
 from axion_llm.security import keys_file
@@ -187,6 +188,48 @@ def test_tokens_per_minute_are_the_true_ones(stream: bool) -> None:
             refused = client.post(CHAT, json=body)
             assert "100 tokens per minute" in error_of(refused, 429)["message"]
             assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+@pytest.mark.parametrize("port", ["standard", "streaming", "consensus"])
+@pytest.mark.parametrize("model", ["fake", "consensus/vote", "consensus/synthesize", "consensus/route"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_all_that_a_model_is_asked_bears_its_callers_tenant(tmp_path: Path, port: str, model: str, api: str) -> None:
+    if port != "consensus" and model != "fake":
+        pytest.skip("of the consensus port")
+    file = tmp_path / "keys.toml"
+    known = [Key(s, digest(SECRETS[s]), frozenset({"use"}), group="shop" if s == "admin" else "") for s in SCOPES]
+    keys_file.write(file, known)
+    path, prompt = (CHAT, {"messages": BODY["messages"]}) if api == "chat" else ("/v1/responses", {"input": "Hi"})
+    with running(keys_file=file) as server:
+        for scope in SCOPES:
+            body = {"model": model, **prompt, "stream": False}
+            answer = httpx.post(f"{server.urls[port]}{path}", json=body, headers=with_key(scope))  # type: ignore[index]
+            assert answer.status_code == 200, answer.text
+            asked = {request.tenant for request in server.pool.requests}
+            assert asked == {known[SCOPES.index(scope)].tenant}
+            server.pool.requests.clear()
+    assert len({key.tenant for key in known}) == 3
+
+
+@pytest.mark.parametrize(("share", "count"), [("tenant", 2), ("all", 1)])
+def test_who_shares(share: str, count: int) -> None:
+    gate = Gate(Settings(api_keys="a" * 16 + "," + "b" * 16, share_prefixes=share))
+    callers = [gate.caller(Headers({"x-api-key": letter * 16}), None) for letter in "ab"]
+    tenants = {gate.tenant(caller) for caller in callers}
+    assert len(tenants) == count
+    assert "" not in tenants
+
+
+def test_keys_of_the_same_name_have_budgets_of_their_own(tmp_path: Path) -> None:
+    """A name in the file can be that of a key of the environment."""
+    file = tmp_path / "keys.toml"
+    keys_file.write(file, [Key("api_keys-1", digest("f" * 16), frozenset({"use"}))])
+    gate = Gate(Settings(api_keys="e" * 16, keys_file=file, requests_per_minute=1))
+    one, other = (gate.caller(Headers({"x-api-key": letter * 16}), None) for letter in "ef")
+    assert one.name == other.name
+    first = gate.budget(one)
+    assert gate.budget(other) is not first
+    assert gate.budget(one) is first
 
 
 def test_without_limits_there_are_no_headers(url: str) -> None:

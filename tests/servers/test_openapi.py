@@ -96,7 +96,7 @@ def test_what_the_server_takes_and_says_fits(
     ("path", "body"),
     [
         ("/v1/chat/completions", CHAT | {"temperature": 3}),
-        ("/v1/chat/completions", CHAT | {"store": True}),
+        ("/v1/chat/completions", CHAT | {"audio": {"voice": "alloy"}}),
         ("/v1/chat/completions", CHAT | {"messages": []}),
         ("/v1/completions", {"model": "fake"}),
         ("/v1/responses", {"model": "fake", "input": "Hi", "background": True}),

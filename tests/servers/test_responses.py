@@ -15,6 +15,8 @@ import openai
 import pytest
 
 from axion_llm import errors
+from axion_llm.security import keys_file
+from axion_llm.security.keys import Key, digest
 from axion_llm.servers.response_store import ResponseStore
 from tests.fakes.fake_pool import FakePool, Script
 from tests.servers.conftest import LiveServer, eventually
@@ -270,6 +272,17 @@ def test_of_two_keys_each_sees_its_own() -> None:
             other.responses.create(model="fake", input="Hi", previous_response_id=created.id)
 
 
+def test_a_new_key_of_an_old_name_reads_nothing_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("axion_llm.security.keyring.LOOK_SECONDS", 0.0)
+    path, use = tmp_path / "keys.toml", frozenset({"use"})
+    keys_file.write(path, [Key("alice", digest("key-of-the-old-one"), use)])
+    with started(keys_file=path) as (_, sdk):
+        created = sdk.with_options(api_key="key-of-the-old-one").responses.create(model="fake", input="Hi")
+        keys_file.write(path, [Key("alice", digest("key-of-the-new-one"), use)])
+        with pytest.raises(openai.NotFoundError):
+            sdk.with_options(api_key="key-of-the-new-one").responses.retrieve(created.id)
+
+
 def test_the_store_forgets_what_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("axion_llm.servers.response_store.time.time", lambda: now[0])
@@ -330,7 +343,7 @@ def is_kept(store: ResponseStore, response_id: str) -> bool:
         ({"background": True}, "background"),
         ({"truncation": "auto"}, "truncation"),
         ({"conversation": "c"}, "conversation"),
-        ({"reasoning": {"effort": "high"}}, "reasoning"),
+        ({"reasoning": {"effort": "endless"}}, "reasoning.effort"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tool_choice": "some"}, "tool_choice"),
@@ -339,7 +352,7 @@ def is_kept(store: ResponseStore, response_id: str) -> bool:
         ({"metadata": {"a": "x" * 513}}, "metadata"),
         ({"previous_response_id": "resp_unknown"}, "previous_response_id"),
         ({"stream": False, "stream_options": {}}, "stream_options"),
-        ({"text": {"verbosity": "high"}}, "text.verbosity"),
+        ({"text": {"verbosity": "endless"}}, "text.verbosity"),
     ],
 )
 def test_bad_requests_name_the_field(http: httpx.Client, change: dict[str, Any], param: str) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from axion_llm.api.extensions import Extensions
-from axion_llm.api.fields import ModelName, Strict, TokenCount, TopLogprobs, Unit, invalid, only, unsupported
+from axion_llm.api.fields import (
+    Effort,
+    ModelName,
+    Strict,
+    Temperature,
+    TokenCount,
+    TopLogprobs,
+    TopP,
+    Verbosity,
+    invalid,
+    only,
+    unsupported,
+)
 
 MAX_METADATA = 16
 
@@ -15,13 +27,6 @@ MAX_METADATA = 16
 def _metadata(value: dict[str, str]) -> dict[str, str]:
     if len(value) > MAX_METADATA or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
         raise invalid(f"up to {MAX_METADATA} entries, keys of up to 64 characters, values of up to 512")
-    return value
-
-
-def _no_reasoning(value: Any) -> Any:
-    given = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else {"": value}
-    if given and given != {"effort": "none"}:
-        raise unsupported("these models do not reason before they answer; leave it out")
     return value
 
 
@@ -133,9 +138,17 @@ Input = Annotated[
 # ---- the rest
 
 
+class Reasoning(Strict):
+    """Taken, since clients send it by habit: these models do not reason before they answer."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed", "none"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
 class TextOptions(Strict):
     format: dict[str, Any] | None = None
-    verbosity: Annotated[Any, only("medium")] = None
+    verbosity: Verbosity | None = None
 
 
 class FunctionTool(Strict):
@@ -206,8 +219,8 @@ class ResponsesRequest(Extensions):
     stream: bool | None = None  # None: the port's default
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: TokenCount | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Unit | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[Include] | None = None
     text: TextOptions | None = None
@@ -226,9 +239,16 @@ class ResponsesRequest(Extensions):
     background: Annotated[Any, only(False)] = None
     conversation: Annotated[Any, only()] = None
     prompt: Annotated[Any, only()] = None
-    reasoning: Annotated[Any, AfterValidator(_no_reasoning)] = None
+    reasoning: Reasoning | None = None
     service_tier: Annotated[Any, only("auto", "default")] = None
     truncation: Annotated[Any, only("disabled")] = None
+
+    @property
+    def without_effect(self) -> list[str]:
+        """See ChatRequest."""
+        effort, verbosity = self.reasoning and self.reasoning.effort, self.text and self.text.verbosity
+        asked = {"reasoning": effort not in (None, "none"), "text.verbosity": verbosity not in (None, "medium")}
+        return [name for name, is_asked in asked.items() if is_asked]
 
     @property
     def wants_logprobs(self) -> bool:
