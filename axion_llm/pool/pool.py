@@ -303,7 +303,11 @@ class Pool:
 
     def _new_worker(self) -> ModelWorker:
         settings = self._settings
-        return WorkerClient(grace_seconds=settings.shutdown_grace_seconds, hang_seconds=settings.hang_seconds)
+        return WorkerClient(
+            start_seconds=settings.start_timeout_seconds,
+            grace_seconds=settings.shutdown_grace_seconds,
+            hang_seconds=settings.hang_seconds,
+        )
 
     def _share_cores(self) -> None:
         """To be called when a model begins or ends to work."""
