@@ -2,8 +2,11 @@
 
     python vendor/build.py                      libraries for this machine, into axion_llm/lib
     python vendor/build.py --flavour portable   every CPU generation, chosen at load (for a wheel to hand on)
-    python vendor/build.py --flavour aarch64    cross build for Arm Neoverse V2, into .build/aarch64/lib
+    python vendor/build.py --flavour aarch64    cross build for Arm Neoverse V2
+    python vendor/build.py --flavour aarch64-portable   cross build for every Arm generation
     python vendor/build.py --stock              upstream's libraries and tools, the peer of the benchmarks
+
+A flavour other than native goes into .build/FLAVOUR/lib; AXION_FLAVOUR names the one to take without --flavour.
 
 Everything in between lives in .build/, which may be deleted at any time.
 """
@@ -31,6 +34,7 @@ PATCHES = ROOT / "patches"
 KERNELS = PATCHES / "ggml-axion"
 LIBRARIES = ROOT / "axion_llm" / "lib"
 STAMP = "build.json"
+FLAVOURS = ["native", "portable", "aarch64", "aarch64-portable"]
 STOCK_TOOLS = ["llama-server", "llama-bench", "llama-perplexity", "test-backend-ops"]
 
 
@@ -57,13 +61,22 @@ class Plan:
 
     @property
     def library_dir(self) -> Path:
-        return LIBRARIES if not self.stock and self.flavour != "aarch64" else self.build_dir / "lib"
+        return LIBRARIES if self.name == "native" else self.build_dir / "lib"
+
+    @property
+    def is_cross(self) -> bool:
+        return self.flavour.startswith("aarch64")
+
+    @property
+    def is_portable(self) -> bool:
+        return self.flavour.endswith("portable")
 
     def stamp(self) -> dict[str, str]:
         """All that decides what the libraries are; equal stamps need no build."""
         return {
-            "flavour": self.name,
-            "machine": "aarch64" if self.flavour == "aarch64" else platform.machine(),
+            # A cross build's libraries are current on the machine that they were built for, as its portable ones.
+            "flavour": "portable" if self.is_portable and not self.stock else self.name,
+            "machine": "aarch64" if self.is_cross else platform.machine(),
             "cpu": cpu_features() if self.flavour == "native" else "",
             "build_id": build_id(),
             "build": digest([ROOT / "vendor" / "CMakeLists.txt", *([] if self.stock else sorted(KERNELS.glob("*")))]),
@@ -194,9 +207,10 @@ def sources() -> Path:
 def configure(plan: Plan, source: Path) -> None:
     args: list[str | Path] = ["cmake", "-S", ROOT / "vendor", "-B", plan.build_dir, "-G", "Ninja"]
     args += ["-DCMAKE_BUILD_TYPE=Release", f"-DLLAMA_SOURCE_DIR={source}", f"-DAXION_BUILD_ID={build_id()}"]
-    args += [f"-DAXION_FLAVOUR={plan.flavour}", f"-DGGML_AXION_DIR={'' if plan.stock else KERNELS}"]
+    args += [f"-DAXION_FLAVOUR={'portable' if plan.is_portable else plan.flavour}"]
+    args += [f"-DGGML_AXION_DIR={'' if plan.stock else KERNELS}"]
     args += [f"-DAXION_TOOLS={'ON' if plan.stock else 'OFF'}"]
-    if plan.flavour == "aarch64":
+    if plan.is_cross:
         args += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
         args += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
     log = plan.build_dir / "configure.log"
@@ -217,7 +231,7 @@ def tool_path() -> dict[str, str]:
 
 def compile_libraries(plan: Plan) -> None:
     targets = ["llama", "mtmd", *(STOCK_TOOLS if plan.stock else [])]
-    if plan.flavour == "portable":
+    if plan.is_portable:
         targets.append("ggml")
     say(f"compiling with {plan.jobs} jobs; the first time takes minutes")
     status = {"NINJA_STATUS": "[native] [%f/%t %es] "}
@@ -245,7 +259,7 @@ def is_current(plan: Plan) -> bool:
 
 
 def check_compiler(plan: Plan) -> None:
-    if plan.flavour == "aarch64":
+    if plan.is_cross:
         program, package = "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"
     else:
         program, package = os.environ.get("CXX", "c++"), "g++"
@@ -263,15 +277,23 @@ def build(plan: Plan, force: bool = False) -> Path:
     return plan.library_dir
 
 
+def chosen_flavour() -> str:
+    flavour = os.environ.get("AXION_FLAVOUR") or "native"
+    if flavour not in FLAVOURS:
+        raise BuildError(f"AXION_FLAVOUR={flavour}: one of {', '.join(FLAVOURS)}")
+    return flavour
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flavour", choices=["native", "portable", "aarch64"], default="native")
+    parser.add_argument("--flavour", choices=FLAVOURS, help="what for; by default AXION_FLAVOUR, or native")
     parser.add_argument("--stock", action="store_true", help="upstream unpatched, with llama-server and other tools")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at once")
     parser.add_argument("--force", action="store_true", help="build even when nothing changed")
     args = parser.parse_args()
     try:
-        build(Plan(args.flavour, args.stock, args.jobs), args.force)
+        flavour = args.flavour or ("native" if args.stock else chosen_flavour())
+        build(Plan(flavour, args.stock, args.jobs), args.force)
     except BuildError as e:
         print(f"vendor/build.py: {e}", file=sys.stderr)
         return 1
