@@ -22,7 +22,7 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 
 ENV_PREFIX = "AXION_"
 SIZES = ("memory_limit",)  # fields in bytes that take a unit
-_OTHER_VARIABLES = ("CONFIG_FILE", "KERNELS", "KEY", "LIB_DIR", "RUNG")  # that are no settings of the service
+_OTHER_VARIABLES = ("CONFIG_FILE", "FLAVOUR", "KERNELS", "KEY", "LIB_DIR", "RUNG")  # that are no settings of the service
 
 
 def _xdg(variable: str, fallback: str) -> Path:
@@ -76,6 +76,7 @@ class Settings:
     warm: int = 2  # models loaded at start
     max_loaded: int = 5
     idle_unload_seconds: float = 300.0
+    start_timeout_seconds: float = 60.0  # for the imports of a worker process; a slow machine wants more
     load_timeout_seconds: float = 600.0
     memory_limit: int = 0  # bytes of all models together, also as "16GiB"; 0: what the machine has
     room_wait_seconds: float = 120.0  # for a place or memory that models in use hold
@@ -146,8 +147,9 @@ class Settings:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: one of {', '.join(allowed)}", param=name)
-        if self.hang_seconds < 1:
-            raise ConfigError(f"hang_seconds = {self.hang_seconds}: must be 1 or more", param="hang_seconds")
+        for name in ("start_timeout_seconds", "hang_seconds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 1 or more", param=name)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key: give both or neither", param="tls_cert")
         if self.max_loaded < 1:

@@ -123,14 +123,23 @@ def read_stamp(directory: Path) -> dict[str, str]:
     return stamp
 
 
+PLAINEST = ("libggml-cpu-x64.so", "libggml-cpu-armv8.0_1.so")  # variants of a portable build, by architecture
+
+
 def _load_baseline(directory: Path) -> None:
     """Before libggml, which then takes it for the CPU backend that it asks for: it has that one's name."""
     path = directory / "libaxion-baseline.so"
+    if not path.exists() and _plainest_variant(directory):
+        return
     try:
         ctypes.CDLL(str(directory / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as e:
         raise NativeLibraryError(f"cannot load {path} ({e}): {REBUILD}") from None
+
+
+def _plainest_variant(directory: Path) -> Path | None:
+    return next((directory / name for name in PLAINEST if (directory / name).exists()), None)
 
 
 def _ask_library(directory: Path) -> _Api:
@@ -141,7 +150,9 @@ def _ask_library(directory: Path) -> _Api:
         ggml = ctypes.CDLL(str(directory / "libggml.so"), mode=ctypes.RTLD_GLOBAL)
     except OSError as e:
         raise NativeLibraryError(f"cannot load {directory / 'libggml.so'} ({e}): {REBUILD}") from None
-    if not is_baseline:
+    if is_baseline and (plainest := _plainest_variant(directory)):
+        ggml.ggml_backend_load(str(plainest).encode())
+    elif not is_baseline:
         # A portable build keeps one CPU backend per generation in files of their own; the best one is loaded here.
         ggml.ggml_backend_load_all_from_path(str(directory).encode())
     ggml.ggml_backend_reg_by_name.restype = ctypes.c_void_p

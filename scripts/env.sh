@@ -47,6 +47,18 @@ install_pinned() { # $1: lock file
     echo "$want" > .venv/.installed
 }
 
-build_native() {
+build_native() { # AXION_FLAVOUR names another build than the one for this machine: what runs after this takes it
     .venv/bin/python vendor/build.py "$@"
+    if [ "${AXION_FLAVOUR:-native}" != native ]; then
+        export AXION_LIB_DIR=${AXION_LIB_DIR:-$PWD/.build/$AXION_FLAVOUR/lib}
+    fi
+}
+
+install_apt() { # Debian's packages, as root or by sudo
+    local as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    say "installing $*"
+    "${as_root[@]}" apt-get update -q >&2 &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >&2 ||
+        die "apt could not install $*"
 }

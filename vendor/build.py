@@ -3,10 +3,12 @@
     python vendor/build.py                      libraries for this machine, into axion_llm/lib
     python vendor/build.py --vision on          with the one for images too; auto: if a model here needs it
     python vendor/build.py --flavour portable   every CPU generation, chosen at load (for a wheel to hand on)
-    python vendor/build.py --flavour aarch64    cross build for Arm Neoverse V2, into .build/aarch64/lib
+    python vendor/build.py --flavour aarch64    cross build for Arm Neoverse V2
+    python vendor/build.py --flavour aarch64-portable   cross build for every Arm generation
     python vendor/build.py --stock              upstream's libraries and tools, the peer of the benchmarks
     python vendor/build.py --clean              anew from the first file on
 
+A flavour other than native goes into .build/FLAVOUR/lib; AXION_FLAVOUR names the one to take without --flavour.
 The compiler and its flags come from CXX, CC, CXXFLAGS, CFLAGS and LDFLAGS. Everything in between lives in .build/,
 which may be deleted at any time.
 """
@@ -32,6 +34,7 @@ from sources import KERNELS, ROOT, WORK, BuildError, build_id, digest, say, sour
 
 LIBRARIES = ROOT / "axion_llm" / "lib"
 STAMP = "build.json"
+FLAVOURS = ["native", "portable", "aarch64", "aarch64-portable"]
 STOCK_TOOLS = ["llama-server", "llama-bench", "llama-perplexity", "test-backend-ops"]
 TOOLCHAIN = ("CXX", "CC", "CPPFLAGS", "CXXFLAGS", "CFLAGS", "LDFLAGS")
 VISION_LIBRARY = "libmtmd.so"
@@ -56,26 +59,35 @@ class Plan:
 
     @property
     def library_dir(self) -> Path:
-        return LIBRARIES if not self.stock and self.flavour != "aarch64" else self.build_dir / "lib"
+        return LIBRARIES if self.name == "native" else self.build_dir / "lib"
+
+    @property
+    def is_cross(self) -> bool:
+        return self.flavour.startswith("aarch64")
+
+    @property
+    def is_portable(self) -> bool:
+        return self.flavour.endswith("portable")
 
     @property
     def compiler(self) -> str:
-        return "aarch64-linux-gnu-g++" if self.flavour == "aarch64" else os.environ.get("CXX", "c++")
+        return "aarch64-linux-gnu-g++" if self.is_cross else os.environ.get("CXX", "c++")
 
     @property
     def targets(self) -> list[str]:
-        own = [] if self.stock else ["ggml-cpu-baseline"] if self.flavour != "portable" else ["ggml"]
+        own = [] if self.stock else ["ggml"] if self.is_portable else ["ggml-cpu-baseline"]
         return ["llama", *own, *(["mtmd"] if self.vision or self.stock else []), *(STOCK_TOOLS if self.stock else [])]
 
     def stamp(self) -> dict[str, str]:
         """All that decides what the libraries are; equal stamps need no build."""
         return {
-            "flavour": self.name,
-            "machine": "aarch64" if self.flavour == "aarch64" else platform.machine(),
+            # A cross build's libraries are current on the machine that they were built for, as its portable ones.
+            "flavour": "portable" if self.is_portable and not self.stock else self.name,
+            "machine": "aarch64" if self.is_cross else platform.machine(),
             "cpu": cpu_features() if self.flavour == "native" else "",
             "build_id": build_id(),
             "build": digest([ROOT / "vendor" / "CMakeLists.txt", *([] if self.stock else sorted(KERNELS.rglob("*")))]),
-            "compiler": toolchain(self.compiler),
+            "compiler": told() if self.is_portable else toolchain(self.compiler),
             "vision": "yes" if self.vision else "no",
         }
 
@@ -97,8 +109,11 @@ def toolchain(compiler: str) -> str:
         version = done.stdout.partition("\n")[0]
     except OSError:
         version = "missing"
-    told = [f"{name}={value}" for name in TOOLCHAIN if (value := os.environ.get(name))]
-    return " ".join([version, *told])
+    return f"{version} {told()}".strip()
+
+
+def told() -> str:
+    return " ".join(f"{name}={value}" for name in TOOLCHAIN if (value := os.environ.get(name)))
 
 
 def platform_tag() -> str:
@@ -109,9 +124,10 @@ def platform_tag() -> str:
 def configure(plan: Plan, source: Path) -> None:
     args: list[str | Path] = ["cmake", "-S", ROOT / "vendor", "-B", plan.build_dir, "-G", "Ninja"]
     args += ["-DCMAKE_BUILD_TYPE=Release", f"-DLLAMA_SOURCE_DIR={source}", f"-DAXION_BUILD_ID={build_id()}"]
-    args += [f"-DAXION_FLAVOUR={plan.flavour}", f"-DGGML_AXION_DIR={'' if plan.stock else KERNELS}"]
+    args += [f"-DAXION_FLAVOUR={'portable' if plan.is_portable else plan.flavour}"]
+    args += [f"-DGGML_AXION_DIR={'' if plan.stock else KERNELS}"]
     args += [f"-DAXION_TOOLS={'ON' if plan.stock else 'OFF'}"]
-    if plan.flavour == "aarch64":
+    if plan.is_cross:
         args += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
         args += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
     start_anew_where_the_toolchain_changed(plan)
@@ -176,7 +192,7 @@ def is_current(plan: Plan) -> bool:
 
 def check_compiler(plan: Plan) -> None:
     program = plan.compiler.split()[0]
-    package = "g++-aarch64-linux-gnu" if plan.flavour == "aarch64" else "g++"
+    package = "g++-aarch64-linux-gnu" if plan.is_cross else "g++"
     if not shutil.which(program):
         raise BuildError(f"no C++ compiler {program}: install it (Debian, Ubuntu: apt install {package}), run again")
 
@@ -212,9 +228,16 @@ def wants_vision() -> bool:
         return False  # whoever needs these settings will say what is wrong with them
 
 
+def chosen_flavour() -> str:
+    flavour = os.environ.get("AXION_FLAVOUR") or "native"
+    if flavour not in FLAVOURS:
+        raise BuildError(f"AXION_FLAVOUR={flavour}: one of {', '.join(FLAVOURS)}")
+    return flavour
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flavour", choices=["native", "portable", "aarch64"], default="native")
+    parser.add_argument("--flavour", choices=FLAVOURS, help="what for; by default AXION_FLAVOUR, or native")
     parser.add_argument("--stock", action="store_true", help="upstream's code alone, with llama-server and other tools")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at once")
     parser.add_argument("--vision", choices=["on", "off", "auto"], default="on", help="the library for images")
@@ -223,7 +246,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         vision = wants_vision() if args.vision == "auto" else args.vision == "on"
-        plan = Plan(args.flavour, args.stock, args.jobs, vision)
+        flavour = args.flavour or ("native" if args.stock else chosen_flavour())
+        plan = Plan(flavour, args.stock, args.jobs, vision)
         if args.clean:
             clean(plan)
         build(plan, args.force)

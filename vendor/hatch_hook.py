@@ -18,9 +18,8 @@ class NativeLibraries(BuildHookInterface):  # type: ignore[type-arg]
             return  # a clone builds by scripts/build, with its progress on show
         import build
 
-        flavour = os.environ.get("AXION_FLAVOUR", "native")
         jobs = len(os.sched_getaffinity(0))
-        directory = build.build(build.Plan(flavour, stock=False, jobs=jobs))
+        directory = build.build(build.Plan(build.chosen_flavour(), stock=False, jobs=jobs))
         build_data["pure_python"] = False
         build_data["infer_tag"] = False
         build_data["tag"] = f"py3-none-{build.platform_tag()}"

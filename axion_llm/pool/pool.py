@@ -336,6 +336,7 @@ class Pool:
         return WorkerClient(
             [*DEFAULT_COMMAND, *self._ladder.worker_options()],
             env=self._ladder.worker_environment(),
+            start_seconds=settings.start_timeout_seconds,
             grace_seconds=settings.shutdown_grace_seconds,
             hang_seconds=settings.hang_seconds,
         )

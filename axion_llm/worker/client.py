@@ -57,7 +57,6 @@ from axion_llm.worker.messages import (
 
 State = Literal["starting", "loading", "ready", "stopping", "dead"]
 
-START_SECONDS = 60.0  # for the imports of a fresh interpreter on a busy machine
 STATS_SECONDS = 10.0  # a step over a long prompt comes first
 DRAIN_SECONDS = 0.05  # for what the worker sent before its end
 
@@ -81,10 +80,12 @@ class WorkerClient:
         command: Sequence[str] = DEFAULT_COMMAND,
         *,
         env: Mapping[str, str] | None = None,
+        start_seconds: float = 60.0,
         grace_seconds: float = 5.0,
         hang_seconds: float = 30.0,
     ) -> None:
         self.name = "worker"  # the model's, once it is told which
+        self._start_seconds = start_seconds  # for the imports of a fresh interpreter on a busy machine
         self._grace_seconds = grace_seconds
         self._hang_seconds = hang_seconds  # without progress, then it is killed
         self._is_hung = False
@@ -130,13 +131,13 @@ class WorkerClient:
 
     # ---- what the pool asks for
 
-    async def start(self, timeout_seconds: float = START_SECONDS) -> None:
+    async def start(self) -> None:
         """Run the process and hear its Hello. It has no model yet: a spare one may stand ready for any."""
         try:
             link = await self._launch()
-            hello: Hello | None = await link.ask("hello", None, timeout_seconds)
+            hello: Hello | None = await link.ask("hello", None, self._start_seconds)
             if hello is None:
-                raise WorkerDied(f"{self.name}: the process did not say hello in {timeout_seconds:g} s")
+                raise WorkerDied(f"{self.name}: the process did not say hello in {self._start_seconds:g} s")
             if hello.protocol != PROTOCOL:
                 raise ServiceError("axion-llm was replaced on disk while this service runs; restart the service")
         except BaseException:

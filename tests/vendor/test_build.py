@@ -102,3 +102,37 @@ def test_clean_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (directory / "x").write_text("")
     build.clean(plan)
     assert not plan.build_dir.exists() and not plan.library_dir.exists()
+
+
+@pytest.mark.parametrize("flavour", [f for f in build.FLAVOURS if f != "native"])
+def test_no_other_flavour_takes_the_place_of_this_machines_libraries(flavour: str) -> None:
+    assert build.Plan("native", stock=False, jobs=1).library_dir == build.LIBRARIES
+    assert build.Plan(flavour, stock=False, jobs=1).library_dir == build.WORK / flavour / "lib"
+
+
+def test_what_was_cross_built_is_current_on_the_machine_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cross = build.Plan("aarch64-portable", stock=False, jobs=1).stamp()
+    assert cross != build.Plan("portable", stock=False, jobs=1).stamp()
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+    assert cross == build.Plan("portable", stock=False, jobs=1).stamp()
+
+
+@pytest.mark.parametrize(
+    ("words", "flavour"), [([], "portable"), (["--flavour", "aarch64"], "aarch64"), (["--stock"], "native")]
+)
+def test_the_environment_names_the_flavour_unless_the_command_does(
+    words: list[str], flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[build.Plan] = []
+    monkeypatch.setattr(build, "build", lambda plan, force: plans.append(plan))
+    monkeypatch.setattr(sys, "argv", ["build.py", *words])
+    monkeypatch.setenv("AXION_FLAVOUR", "portable")
+    assert build.main() == 0
+    assert [plan.flavour for plan in plans] == [flavour]
+
+
+def test_a_flavour_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["build.py"])
+    monkeypatch.setenv("AXION_FLAVOUR", "fast")
+    assert build.main() == 1
+    assert "AXION_FLAVOUR=fast: one of native, portable" in capsys.readouterr().err

@@ -156,9 +156,9 @@ async def test_an_answer_that_is_no_message_ends_the_worker(caplog: pytest.LogCa
     ],
 )
 async def test_a_process_that_does_not_start(command: tuple[str, ...], error: type[Exception], text: str) -> None:
-    client = WorkerClient(command)
+    client = WorkerClient(command, start_seconds=1)
     with pytest.raises(error, match=text):
-        await client.start(timeout_seconds=1)
+        await client.start()
     assert client.state == "dead"
 
 
