@@ -68,12 +68,15 @@ class ModelTiles {
 
     template <int c, int a, int b> static void dot_bf16() {
         expect_product(c, a, b);
+        const Tile & x = tile(a);
+        const Tile & y = tile(b);
         for (int m = 0; m < rows(c); m++) {
             for (int n = 0; n < row_bytes(c) / 4; n++) {
                 float chain[2] = {};
                 for (int k = 0; k < row_bytes(a) / 4; k++) {
                     for (int i = 0; i < 2; i++) {
-                        chain[i] = flush(fmaf(bf16_at(a, m, 2 * k + i), bf16_at(b, k, 2 * n + i), chain[i]));
+                        chain[i] =
+                            flush(fmaf(bf16_at(x.bytes[m], 2 * k + i), bf16_at(y.bytes[k], 2 * n + i), chain[i]));
                     }
                 }
                 float sum;
@@ -129,22 +132,28 @@ class ModelTiles {
 
     template <class A, class B> static void dot_bytes(int c, int a, int b) {
         expect_product(c, a, b);
+        const Tile & x = tile(a);
+        const Tile & y = tile(b);
         for (int m = 0; m < rows(c); m++) {
-            for (int n = 0; n < row_bytes(c) / 4; n++) {
-                uint32_t sum;
-                memcpy(&sum, tile(c).bytes[m] + 4 * n, 4);
-                for (int k = 0; k < row_bytes(a); k++) {
-                    sum += (uint32_t) ((A) tile(a).bytes[m][k] * (B) tile(b).bytes[k / 4][4 * n + k % 4]);
+            uint32_t sums[max_row_bytes / 4];
+            memcpy(sums, tile(c).bytes[m], sizeof sums);
+            for (int k = 0; k < row_bytes(a) / 4; k++) {
+                for (int n = 0; n < row_bytes(c) / 4; n++) {
+                    int32_t sum = 0;  // of four products, which cannot overflow
+                    for (int i = 0; i < 4; i++) {
+                        sum += (A) x.bytes[m][4 * k + i] * (B) y.bytes[k][4 * n + i];
+                    }
+                    sums[n] += (uint32_t) sum;
                 }
-                memcpy(tile(c).bytes[m] + 4 * n, &sum, 4);
             }
+            memcpy(tile(c).bytes[m], sums, sizeof sums);
         }
     }
 
     // Element i of a row, a denormal being zero.
-    static float bf16_at(int t, int row, int i) {
+    static float bf16_at(const uint8_t * row, int i) {
         uint16_t half;
-        memcpy(&half, tile(t).bytes[row] + 2 * i, 2);
+        memcpy(&half, row + 2 * i, 2);
         const uint32_t bits = (uint32_t) half << 16;
         float          x;
         memcpy(&x, &bits, 4);
