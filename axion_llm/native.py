@@ -40,6 +40,7 @@ class _Api(ctypes.Structure):
 
 PEAKS = ("f32", "int8", "bf16", "read")  # kinds of measure_peak: operations per second, bytes per second
 SCALAR = ("soft_max", "rms_norm", "swiglu")  # kinds behind them: values per second of plain code with libm
+TILES = ("amx_int8", "amx_bf16")  # and behind those: operations per second of whole AMX tiles
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ class NativeLibrary:
         self._api.set_enabled(sum(1 << i for i, name in enumerate(all_names) if name in names))
 
     def peak(self, kind: str, num_threads: int, seconds: float = 0.3) -> float:
-        """What `num_threads` cores together do at best: one of PEAKS; 0 where the CPU has no such instruction.
+        """What `num_threads` cores together do at best: one of PEAKS or TILES; 0 where the CPU has no such instruction.
 
         Or one of SCALAR.
         """
         with ThreadPoolExecutor(num_threads) as threads:
-            index = (PEAKS + SCALAR).index(kind)
+            index = (PEAKS + SCALAR + TILES).index(kind)
             return sum(threads.map(lambda _: float(self._api.measure_peak(index, seconds)), range(num_threads)))
 
 

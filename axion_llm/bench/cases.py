@@ -28,13 +28,14 @@ class Case:
     op: str
     name: str
     unit: str  # FLOP/s or B/s: what bounds it
-    peak: str  # one of native.PEAKS; empty: its data lies in the caches and no peak is known
+    peak: str  # one of native.PEAKS or native.TILES; empty: its data lies in the caches and no peak is known
     amount: float  # FLOP or bytes of one run of the graph
     build: Callable[[Graph], None]  # operations only
     fill: Callable[[Graph], None] = lambda _: None  # inputs that may not be random
     tolerance: float = 1e-3  # of the normalised squared difference between ours and stock
     exact: Callable[[Graph], npt.NDArray[np.float64]] | None = None  # who is right where the two differ
     threads: int | None = None  # a fixed number
+    fills_tiles: bool = False  # columns enough for AMX' tiles: their peak counts where the machine has them
     rival: str = ""  # one of bench.rivals, measured in turn with the two sides: `amount` per second is asked of it too
 
 
@@ -75,7 +76,8 @@ def _mul_mat_case(type_name: str, k: int, m: int, n: int) -> Case:
     name = f"{type_name} {k}x{m}, {n} column{'s' * (n > 1)}"
     if n == 1:
         return Case("mul_mat", name, "B/s", "read", repeat * size, build)
-    return Case("mul_mat", name, "FLOP/s", _peak_of(type_name), repeat * 2.0 * m * n * k, build)
+    flop = repeat * 2.0 * m * n * k
+    return Case("mul_mat", name, "FLOP/s", _peak_of(type_name), flop, build, fills_tiles=n > 8)
 
 
 def _mul_mat_id(quick: bool) -> Iterator[Case]:

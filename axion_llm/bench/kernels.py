@@ -59,10 +59,9 @@ def measure(
 ) -> Report:
     """`on_case` hears of every case when it is done, with None when no kernel of ours takes it."""
     library = native.load()
-    peaks = {kind: library.peak(kind, threads) for kind in native.PEAKS}
-    if not peaks["bf16"]:
-        cases = [replace(case, peak="f32") if case.peak == "bf16" else case for case in cases]
+    peaks = {kind: library.peak(kind, threads) for kind in native.PEAKS + native.TILES}
     names = {kernel.name for kernel in library.kernels() if kernel.enabled}
+    cases = [replace(case, peak=_peak_here(case, peaks, "amx" in names)) for case in cases]
     rows, not_taken = [], []
     try:
         for case in cases:
@@ -75,6 +74,14 @@ def measure(
     finally:
         library.enable(names)
     return Report(library.isa, threads, peaks, rows, not_taken)
+
+
+def _peak_here(case: Case, peaks: dict[str, float], has_tiles: bool) -> str:
+    """What bounds a case on this machine: AMX' tiles where it has them on, FP32 where it has no BF16 dots."""
+    tiles = f"amx_{case.peak}"
+    if case.fills_tiles and has_tiles and peaks.get(tiles):
+        return tiles
+    return "f32" if case.peak == "bf16" and not peaks["bf16"] else case.peak
 
 
 def _measure(

@@ -58,6 +58,7 @@ struct axion_api {
 // The best this core does, measured for `seconds`: operations per second of 0 float32 multiply-adds, 1 int8 dots,
 // 2 bfloat16 dots (0 where there is no such instruction); 3 bytes read per second from memory. Not peaks but what they
 // are seen against: values per second of 4 softmax, 5 RMSNorm, 6 SwiGLU in scalar code with the C library's functions.
+// Peaks again, of whole AMX tiles: 7 int8 (TDPBUSD), 8 bfloat16 (TDPBF16PS).
 double axion_measure_peak(uint32_t kind, double seconds);
 
 const struct axion_api * axion_info(void);

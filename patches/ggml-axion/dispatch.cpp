@@ -29,6 +29,9 @@ const Kernel * const kernels[] = {
     &fuse_glu_kernel,       //
     &fuse_add_kernel,       //
     &fuse_ahead_kernel,     //
+#if defined(AXION_AMX)
+    &amx_kernel,  //
+#endif
 };
 
 constexpr uint32_t num_kernels = sizeof(kernels) / sizeof(kernels[0]);
@@ -107,6 +110,8 @@ const char * compiled_isa() {
     return "neon+dotprod";
 #elif defined(__aarch64__)
     return "neon";
+#elif defined(AXION_AMX)
+    return amx::is_permitted_here() ? "avx512+amx" : "avx512+vnni";
 #elif defined(__AVX512VNNI__)
     return "avx512+vnni";
 #elif defined(__AVX512F__)

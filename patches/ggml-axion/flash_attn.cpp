@@ -118,6 +118,10 @@ int can_fuse(const ggml_cgraph * graph, int i) {
 
 void compute_problem(const ggml_compute_params * params, const Problem & p) {
     Run run(p, params->ith, params->nth, params->wdata);
+#if defined(AXION_AMX)
+    run.uses_tiles = run.uses_tiles && is_on(amx_kernel) && p.k_type == KvType::q8_0 && p.v_type == KvType::q8_0;
+    count_call(params, amx_kernel, run.uses_tiles && run.plan.tile_tokens * p.group() > group_rows);
+#endif
     run.scan();
     if (!run.plan.is_split) {
         if (params->ith == 0) {

@@ -50,6 +50,9 @@ struct Run {
     RowTable        table;
     float *         split;  // [row][head][block] partials
     Scratch         s;
+#if defined(AXION_AMX)
+    bool uses_tiles = amx::is_permitted_here();
+#endif
 
     Run(const Problem & problem, int ith_, int nth_, void * memory)
         : p(problem), plan(problem, nth_), ith(ith_), nth(nth_) {
@@ -77,6 +80,9 @@ struct Run {
     // Tile and KV head number `unit`, counted from the last tile, which has the most to do; false past the end.
     // Units have to be asked for in ascending order, so that the tiles are walked once.
     template <class Next> void whole_tiles(Next next) {
+#if defined(AXION_AMX)
+        const machine::Session session(uses_tiles);
+#endif
         for (int unit = next(); walk_to(unit / p.num_kv_heads); unit = next()) {
             const int kv_head = unit % p.num_kv_heads, rows = walked.num_rows * p.group();
             prepare_queries(p, walked, kv_head, s);
@@ -98,6 +104,9 @@ struct Run {
 
     // This thread's share of all (tile, block, KV head), in runs that keep to one place in memory.
     void split_blocks() {
+#if defined(AXION_AMX)
+        const machine::Session session(uses_tiles);
+#endif
         int64_t total = 0, at = 0;
         for (int row = 0; row < plan.rows;) {
             const Tile tile = tile_from(p, table, row, plan.tile_tokens);

@@ -30,10 +30,10 @@ struct Scratch {
     float *       q_scales;
     int32_t *     q_starts;
     float *       q32;
-    float *       scores;    // [group_rows][span]
-    uint8_t *     weights;   // [group_rows][dv/32][2 bytes][span]
+    float *       scores;    // [most_rows][span]
+    uint8_t *     weights;   // [most_rows][dv/32][2 bytes][span]
     float *       v_scaled;  // [dv/32][span] V's scales as the current row's weights want them
-    float *       units;     // [dv/32][group_rows] what one unit of the integer product is worth
+    float *       units;     // [dv/32][most_rows] what one unit of the integer product is worth
     float *       partials;  // [rows]
     float *       states;    // [rows]
 };
@@ -65,10 +65,10 @@ inline size_t lay_out(Scratch & s, const Problem & p, int rows, char * at) {
     take(s.q_scales, kq * kb * rows);
     take(s.q_starts, kq * kb * rows);
     take(s.q32, (1 - kq) * p.dk * rows);
-    take(s.scores, (size_t) group_rows * span_size);
-    take(s.weights, vq * group_rows * vb * 2 * span_size);
+    take(s.scores, (size_t) most_rows * span_size);
+    take(s.weights, vq * most_rows * vb * 2 * span_size);
     take(s.v_scaled, vq * vb * span_size);
-    take(s.units, vq * vb * group_rows);
+    take(s.units, vq * vb * most_rows);
     take(s.partials, rows * partial_size(p.dv));
     take(s.states, rows * partial_size(p.dv));
     return used;
@@ -106,6 +106,15 @@ inline void locate(const View & view, size_t row_bytes, int kv_head, int stream,
     }
 }
 
+// The most rows of a group.
+inline int rows_at_once([[maybe_unused]] const Problem & p) {
+#if defined(AXION_AMX)
+    return machine::are_open && p.k_type == KvType::q8_0 && p.v_type == KvType::q8_0 ? most_rows : group_rows;
+#else
+    return group_rows;
+#endif
+}
+
 // What block_rows needs to know of a span.
 struct Span {
     int  n;           // positions
@@ -132,11 +141,11 @@ inline Span pack(const Problem & p, const Tile & tile, int kv_head, int n, int n
     return span;
 }
 
-// A group's rows, at most group_rows, and the ranks they have in this block: positions [shift, shift + count) of the
+// A group's rows, at most rows_at_once, and the ranks they have in this block: positions [shift, shift + count) of the
 // span. Their union is within the 16-groups [begin, end).
 struct Group {
     int first, n, begin, end;
-    int shift[group_rows], count[group_rows];
+    int shift[most_rows], count[most_rows];
 
     Group(const Problem & p, const RowTable & table, const Tile & tile, int block, int first_, int n_)
         : first(first_), n(n_) {
@@ -219,7 +228,7 @@ inline void multiply_q8(const Problem & p, const Group & g, const Scratch & s, f
                                      machine::weight_max, scaled);
             }
             machine::write_weights(s.scores + r * span_size, scaled, weights, r, b, g.begin, g.end);
-            s.units[b * group_rows + r] = unit;
+            s.units[b * most_rows + r] = unit;
         }
     }
     machine::values_q8(weights, g.n, s.v8, p.dv, g.begin, g.end, s.units, out);
@@ -243,7 +252,7 @@ inline void multiply_f16(const Problem & p, const Group & g, const Span & span, 
 
 inline void block_rows(const Problem & p, const RowTable & table, const Tile & tile, int kv_head, const Group & g,
                        const Span & span, const Scratch & s) {
-    float * out[group_rows];
+    float * out[most_rows];
     for (int r = 0; r < g.n; r++) {
         float * partial = s.partials + (g.first + r) * partial_size(p.dv);
         partial[2]      = (float) g.count[r];
@@ -276,7 +285,7 @@ inline void block_partials(const Problem & p, const RowTable & table, const Tile
     const int  num_next = list_block(p, table, tile, block + 1, s.next_cells);
     const Span span     = pack(p, tile, kv_head, n, num_next, s);
     // As even as can be: eight heads are better four and four than six and two.
-    const int num_groups = (rows + group_rows - 1) / group_rows;
+    const int num_groups = (rows + rows_at_once(p) - 1) / rows_at_once(p);
     const int per        = ((rows + num_groups - 1) / num_groups + 1) / 2 * 2;
     for (int i = 0; i < rows; i += per) {
         const Group g(p, table, tile, block, i, rows - i < per ? rows - i : per);

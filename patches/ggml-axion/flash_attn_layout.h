@@ -15,6 +15,7 @@
 // for weight_max.
 #pragma once
 
+#include "amx.h"
 #include "vecmath.h"
 
 #include <cstddef>
@@ -25,7 +26,12 @@ namespace fa {
 constexpr int block_size = 256;
 constexpr int max_shift  = 32;
 constexpr int span_size  = block_size + max_shift;
-constexpr int group_rows = 6;   // query rows that go through a span together
+constexpr int group_rows = 6;  // query rows that go through a span together
+#if defined(AXION_AMX)
+constexpr int most_rows = 16;  // the same where the tile is AMX'
+#else
+constexpr int most_rows = group_rows;
+#endif
 constexpr int quant_size = 32;  // values that share a scale in q8_0
 constexpr int max_head   = 576;
 

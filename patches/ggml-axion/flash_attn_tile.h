@@ -3,7 +3,10 @@
 
 #include "flash_attn_tile_f16.h"
 
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#if defined(AXION_AMX)
+#include "flash_attn_tile_amx.h"
+#define AXION_ATTENTION_TILE tiled
+#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "flash_attn_tile_avx512.h"
 #define AXION_ATTENTION_TILE avx512
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)

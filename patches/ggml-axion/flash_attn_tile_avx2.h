@@ -209,7 +209,7 @@ inline void values_q8(const Weights & weights, int n, const void * v, int dv, in
                 to[i] = out[r + i] + b * quant_size;
             }
             tile(weights.data + r * row_bytes + (size_t) b * 2 * span_size, row_bytes,
-                 (const char *) v + (size_t) b * (span_size / 2) * 128, begin * 8, end * 8, units + b * group_rows + r,
+                 (const char *) v + (size_t) b * (span_size / 2) * 128, begin * 8, end * 8, units + b * most_rows + r,
                  to);
         }
     }

@@ -228,7 +228,7 @@ AXION_OWN_FRAME void values_q8_tile(const Weights & w, int row, const int8_t * v
         AXION_UNROLL
         for (int i = 0; i < 2; i++) {
             const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r][i], 8), low[r][i]);
-            f[i]              = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(units[b * group_rows + row + r]));
+            f[i]              = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(units[b * most_rows + row + r]));
         }
         _mm512_storeu_ps(out[row + r] + b * quant_size, _mm512_shuffle_f32x4(f[0], f[1], 0x88));
         _mm512_storeu_ps(out[row + r] + b * quant_size + 16, _mm512_shuffle_f32x4(f[0], f[1], 0xdd));

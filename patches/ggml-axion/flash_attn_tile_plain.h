@@ -65,7 +65,7 @@ inline void values_q8(const Weights & weights, int n, const void * v, int dv, in
         for (int p = begin * 16; p < end * 16; p++) {
             sum += w[p] != 0 ? (int32_t) w[p] * ((const int8_t *) v)[(size_t) p * dv + d] : 0;
         }
-        out[r][d] = (float) sum * units[b * group_rows + r];
+        out[r][d] = (float) sum * units[b * most_rows + r];
     }
 }
 

@@ -228,7 +228,7 @@ inline void values_q8(const Weights & weights, int n, const void * v, int dv, in
                 to[i] = out[r + i] + d;
             }
             tile(weights.data + r * row_bytes + (size_t) b * 2 * span_size, row_bytes, at, begin, end,
-                 units + b * group_rows + r, to);
+                 units + b * most_rows + r, to);
         }
     }
 }

@@ -270,7 +270,7 @@ inline void values_q8(const Weights & weights, int n, const void * v, int dv, in
         for (int r = 0; r < n; r++) {
             to[r] = out[r] + d;
         }
-        tile(weights.data + (size_t) b * 4 * span_size, pair_bytes, at, begin * 2, end * 2, n, units + b * group_rows,
+        tile(weights.data + (size_t) b * 4 * span_size, pair_bytes, at, begin * 2, end * 2, n, units + b * most_rows,
              to);
     }
 }

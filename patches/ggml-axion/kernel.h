@@ -1,6 +1,7 @@
 // What each kernel file offers to the dispatch: how a kernel is described. Internal to ggml-axion.
 #pragma once
 
+#include "amx.h"
 #include "axion.h"
 
 #include "ggml-cpu-impl.h"
@@ -36,6 +37,9 @@ extern const Kernel mul_mat_id_kernel;
 extern const Kernel rms_norm_kernel;
 extern const Kernel rope_kernel;
 extern const Kernel soft_max_kernel;
+#if defined(AXION_AMX)
+extern const Kernel amx_kernel;  // takes no node by itself: a product asks whether it may use AMX' tiles
+#endif
 
 // The part [begin, end) of n items, in units of `grain`, that thread ith of nth does.
 struct Range {

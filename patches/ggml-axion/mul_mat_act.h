@@ -126,4 +126,16 @@ inline size_t acts_bytes(int64_t num_columns, int64_t num_blocks) {
     return (size_t) ((bytes + 63) / 64 * 64) + (size_t) ((num_columns + 7) / 8) * 64;
 }
 
+// The columns of an AMX tile: one block of 16 of them, in place of two groups. Nothing is kept for zero points: weights
+// are signed there.
+constexpr int64_t wide_columns = 16;
+
+struct WideBlock {
+    int8_t q[wide_columns][act_block];
+    float  scale[wide_columns];
+    float  sum[wide_columns];  // scale * sum(q)
+};
+
+static_assert(sizeof(WideBlock) == wide_columns * (act_block + 8), "packed");
+
 }  // namespace axion

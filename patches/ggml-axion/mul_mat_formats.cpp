@@ -4,6 +4,7 @@
 #include "mul_mat_tile.h"
 
 #if defined(__x86_64__)
+#include "mul_mat_amx.h"
 #include "mul_mat_avx2.h"
 #include "mul_mat_avx512.h"
 #include "mul_mat_k_x86.h"
@@ -31,6 +32,10 @@ constexpr TileFormat tiles_of = {
     { nullptr, panel_of<F, 1>, panel_of<F, 2>, panel_of<F, 3>, panel_of<F, 4>, panel_of<F, 5>, panel_of<F, 6>,
       panel_of<F, 7>, panel_of<F, 8> },
     unpack_panel<F>,
+#if defined(AXION_AMX)
+    wide_tile<amx::MachineTiles, F::kind>,
+    unpack_wide<F>,
+#endif
 };
 
 #if defined(AXION_TILES_AVX2) && !defined(AXION_DPBUSD)

@@ -1,12 +1,11 @@
-// Runs a group of matrix products: quantise, then tiles of 16 rows by 8 columns of all its matrices.
+// Runs a group of matrix products: quantise, then tiles of 16 rows by 8 columns (16 with AMX) of all its matrices.
 //
 // Few columns: each thread quantises them for itself (no barrier) and dots straight from the packed rows. Many:
 // quantised together, then jobs of rows x columns are drawn from a counter.
 
 #include "fuse.h"
 #include "mul_mat_ahead.h"
-#include "mul_mat_group.h"
-#include "mul_mat_quantise.h"
+#include "mul_mat_columns.h"
 #include "rms_norm.h"
 #include "rows.h"
 
@@ -36,15 +35,11 @@ size_t thread_bytes(int64_t num_columns, int64_t num_blocks) {
 size_t shared_bytes(int64_t num_columns, int64_t num_blocks) {
     return is_private(num_columns, num_blocks)
                ? 0
-               : acts_bytes(num_columns, num_blocks) + aligned(max_matrices * num_columns * sizeof(float *));
-}
-
-Acts acts_at(char * data, const Group & g) {
-    return { data, nullptr, g.num_columns, g.num_blocks };
+               : columns_bytes(num_columns, num_blocks) + aligned(max_matrices * num_columns * sizeof(float *));
 }
 
 // Quantises columns, normed before where the group says so. `stores` the normed rows where they are wanted.
-void quantise(const Group & g, const Acts & acts, Range columns, float * row, bool stores) {
+template <class Columns> void quantise(const Group & g, const Columns & acts, Range columns, float * row, bool stores) {
     const int64_t n = g.num_blocks * act_block;
     for (int64_t j = columns.begin; j < columns.end; j++) {
         const float * x = row_of(g.x, j);
@@ -53,8 +48,7 @@ void quantise(const Group & g, const Acts & acts, Range columns, float * row, bo
             scale_row(x, g.norm_weights, y, rms_scale(x, n, g.norm_eps), 0, n);
             x = y;
         }
-        const int64_t c = j / group_columns;
-        quantise_column_of_width[acts.width(c)](x, acts.group(c), (int) (j % group_columns), acts.num_blocks);
+        acts.quantise(x, j);
     }
 }
 
@@ -147,8 +141,10 @@ struct PartTables {
 };
 
 // Sums that are not complete yet live where the product would go by itself.
-void run_panels(const Part & p, const PartTables & dst, const Acts & acts, Range tiles, Range groups,
+template <class Columns>
+void run_panels(const Part & p, const PartTables & dst, const Columns & acts, Range tiles, Range groups,
                 PanelBlock * panel) {
+    constexpr int64_t per_group = Columns::per_group;
     for (int64_t b = 0; b < acts.num_blocks; b += panel_blocks) {
         const int64_t n       = acts.num_blocks - b < panel_blocks ? acts.num_blocks - b : panel_blocks;
         const bool    is_last = b + n == acts.num_blocks;
@@ -156,17 +152,15 @@ void run_panels(const Part & p, const PartTables & dst, const Acts & acts, Range
             const RowTile tile(p.num_rows, t * tile_rows);
             for (int k = 0; k < p.num_matrices; k++) {
                 const Matrix & m = p.matrix[k];
-                m.format->unpack(tile.rows(m), m.row_bytes, b, n, panel);
+                acts.unpack(m, tile.rows(m), b, n, panel);
                 for (int64_t g = groups.begin; g < groups.end; g++) {
-                    const int width = acts.width(g);
-                    m.format->panel[width](panel, n, acts.group(g) + b * width * act_block_bytes,
-                                           { dst.matrix[k] + g * group_columns, tile.row, tile.lanes() }, b == 0);
+                    acts.multiply(m, panel, b, n, g, { dst.matrix[k] + g * per_group, tile.row, tile.lanes() });
                 }
             }
             if (is_last && p.has_epilogue()) {
                 const int64_t row = tile.row + tile.skip;
                 for (int64_t g = groups.begin; g < groups.end; g++) {
-                    for (int64_t j = g * group_columns; j < g * group_columns + acts.width(g); j++) {
+                    for (int64_t j = g * per_group; j < g * per_group + acts.width(g); j++) {
                         finish(p, j, row, (int) tile_rows - tile.skip, dst.matrix[0][j] + row,
                                p.num_matrices == 2 ? dst.matrix[1][j] + row : nullptr);
                     }
@@ -182,7 +176,7 @@ void run_private(const ggml_compute_params * params, const Group & g, char * own
     if (share.is_empty && !stores) {
         return;
     }
-    const Acts acts = acts_at(own + aligned(g.num_blocks * act_block * sizeof(float)), g);
+    const NarrowColumns acts(own + aligned(g.num_blocks * act_block * sizeof(float)), g.num_columns, g.num_blocks);
     quantise(g, acts, { 0, g.num_columns }, (float *) own, stores);
     WeightStream stream(g, params->ith, params->nth);
     for (size_t before = 0; before <= prefetch_bytes; before += tile_rows * g.parts[0].matrix[0].row_bytes) {
@@ -198,14 +192,14 @@ struct Jobs {
     int64_t num_row_jobs[max_parts], total_row_jobs, num_column_jobs;
 };
 
-// Four jobs per thread where the products are large enough; at least one tile of 16 rows by 8 columns each.
-Jobs cut_into_jobs(const Group & g, const Acts & acts, int nth) {
+// Four jobs per thread where the products are large enough; at least one tile each.
+template <class Columns> Jobs cut_into_jobs(const Group & g, const Columns & acts, int nth) {
     Jobs    j;
     int64_t tiles = 0;
     for (int k = 0; k < g.num_parts; k++) {
         tiles += num_tiles(g.parts[k]);
     }
-    j.groups          = job_columns / group_columns;
+    j.groups          = job_columns / Columns::per_group;
     j.num_column_jobs = (acts.num_groups() + j.groups - 1) / j.groups;
     j.tiles           = tiles * j.num_column_jobs / (4 * nth);
     j.tiles           = j.tiles < 1 ? 1 : j.tiles > 16 ? 16 : j.tiles;
@@ -221,9 +215,12 @@ Range at_most(int64_t begin, int64_t count, int64_t end) {
     return { begin, begin + count < end ? begin + count : end };
 }
 
-void run_jobs(const ggml_compute_params * params, const Group & g, const PartTables * dst, const Acts & acts,
-              const Jobs & jobs, PanelBlock * panel) {
-    const int64_t num_jobs = jobs.total_row_jobs * jobs.num_column_jobs;
+template <class Columns>
+void run_jobs(const ggml_compute_params * params, const Group & g, const PartTables * dst, const Columns & acts,
+              PanelBlock * panel) {
+    [[maybe_unused]] const typename Columns::Session session;
+    const Jobs                                       jobs     = cut_into_jobs(g, acts, params->nth);
+    const int64_t                                    num_jobs = jobs.total_row_jobs * jobs.num_column_jobs;
     for (int64_t job = params->ith; job < num_jobs; job = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         int64_t r = job % jobs.total_row_jobs;
         int     k = 0;
@@ -232,34 +229,27 @@ void run_jobs(const ggml_compute_params * params, const Group & g, const PartTab
         }
         const Part & p     = g.parts[k];
         const Range  tiles = at_most(r * jobs.tiles, jobs.tiles, num_tiles(p));
-        if (acts.num_groups() == 1) {
-            run_fused(p, acts, tiles, nullptr);
-        } else {
-            run_panels(p, dst[k], acts, tiles,
-                       at_most(job / jobs.total_row_jobs * jobs.groups, jobs.groups, acts.num_groups()), panel);
+        if constexpr (std::is_same_v<Columns, NarrowColumns>) {
+            if (acts.num_groups() == 1) {
+                run_fused(p, acts, tiles, nullptr);
+                continue;
+            }
         }
+        run_panels(p, dst[k], acts, tiles,
+                   at_most(job / jobs.total_row_jobs * jobs.groups, jobs.groups, acts.num_groups()), panel);
     }
 }
 
-}  // namespace
-
-size_t group_work_size(int64_t num_columns, int64_t num_blocks, int n_threads) {
-    return 64 + shared_bytes(num_columns, num_blocks) + n_threads * thread_bytes(num_columns, num_blocks);
-}
-
-void run_group(const ggml_compute_params * params, const Group & g) {
+// Quantises together, then multiplies.
+template <class Columns> void run_together(const ggml_compute_params * params, const Group & g, char * scratch) {
     const int ith = params->ith, nth = params->nth;
-    char *    scratch = (char *) aligned((size_t) params->wdata);
     char * own = scratch + shared_bytes(g.num_columns, g.num_blocks) + ith * thread_bytes(g.num_columns, g.num_blocks);
-    if (is_private(g.num_columns, g.num_blocks)) {
-        run_private(params, g, own);
-        return;
-    }
-    const Acts acts = acts_at(scratch, g);
+    const Columns acts(scratch, g.num_columns, g.num_blocks);
     // Whole groups where there are enough: threads do not write into the same cache lines.
-    const Range columns = split(g.num_columns, g.num_columns < group_columns * nth ? 1 : group_columns, ith, nth);
+    const int64_t grain   = g.num_columns < Columns::per_group * nth ? 1 : Columns::per_group;
+    const Range   columns = split(g.num_columns, grain, ith, nth);
     quantise(g, acts, columns, (float *) own, true);
-    float **   table          = (float **) (scratch + acts_bytes(g.num_columns, g.num_blocks));
+    float **   table          = (float **) (scratch + columns_bytes(g.num_columns, g.num_blocks));
     PartTables dst[max_parts] = {};
     for (int k = 0; k < g.num_parts; k++) {
         for (int m = 0; m < g.parts[k].num_matrices; m++, table += g.num_columns) {
@@ -274,8 +264,29 @@ void run_group(const ggml_compute_params * params, const Group & g) {
         ggml_threadpool_chunk_set(params->threadpool, nth);
     }
     ggml_barrier(params->threadpool);
-    run_jobs(params, g, dst, acts, cut_into_jobs(g, acts, nth),
-             (PanelBlock *) (own + aligned(g.num_blocks * act_block * sizeof(float))));
+    run_jobs(params, g, dst, acts, (PanelBlock *) (own + aligned(g.num_blocks * act_block * sizeof(float))));
+}
+
+}  // namespace
+
+size_t group_work_size(int64_t num_columns, int64_t num_blocks, int n_threads) {
+    return 64 + shared_bytes(num_columns, num_blocks) + n_threads * thread_bytes(num_columns, num_blocks);
+}
+
+void run_group(const ggml_compute_params * params, const Group & g) {
+    char * scratch = (char *) aligned((size_t) params->wdata);
+    if (is_private(g.num_columns, g.num_blocks)) {
+        run_private(params, g, scratch + params->ith * thread_bytes(g.num_columns, g.num_blocks));
+        return;
+    }
+#if defined(AXION_AMX)
+    if (WideColumns::takes(g)) {
+        count_call(params, amx_kernel, true);
+        run_together<WideColumns>(params, g, scratch);
+        return;
+    }
+#endif
+    run_together<NarrowColumns>(params, g, scratch);
 }
 
 }  // namespace axion

@@ -7,6 +7,7 @@
 // so a column's result does not depend on the other columns, on the tile, or on how K is cut into panels.
 #pragma once
 
+#include "amx.h"
 #include "mul_mat_act.h"
 
 #include "ggml.h"
@@ -50,11 +51,21 @@ using FusedTile = void (*)(const char * rows, size_t row_bytes, int64_t num_bloc
 using PanelTile = void (*)(const PanelBlock * panel, int64_t num_blocks, const char * group, TileOutput out,
                            bool first);
 
+// The same for `width` of 16 columns, in AMX' tiles, from a panel of signed weights.
+using WideTile = void (*)(const PanelBlock * panel, int64_t num_blocks, const WideBlock * acts, int width,
+                          TileOutput out, bool first);
+using Unpack   = void (*)(const char * rows, size_t row_bytes, int64_t first_block, int64_t num_blocks,
+                          PanelBlock * panel);
+
 struct TileFormat {
     int64_t   block;  // columns of the smallest piece that can be unpacked
     FusedTile fused[group_columns + 1];
     PanelTile panel[group_columns + 1];
-    void (*unpack)(const char * rows, size_t row_bytes, int64_t first_block, int64_t num_blocks, PanelBlock * panel);
+    Unpack    unpack;
+#if defined(AXION_AMX)
+    WideTile wide;
+    Unpack   unpack_wide;
+#endif
 };
 
 // Null when this machine has no tile for the format.

@@ -5,6 +5,8 @@
 // registers; `read` walks a buffer larger than the last cache.
 #pragma once
 
+#include "amx.h"
+
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -155,6 +157,65 @@ template <class Op> double rate(double seconds) {
     return done / passed;
 }
 
+// As `rate`, for whole tiles of 16 x 64 bytes; 0 too where the process may not have any.
+template <class Dot> inline double tile_rate([[maybe_unused]] double seconds) {
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__linux__)
+    if (Dot::ops == 0 || !amx::is_permitted()) {
+        return 0;
+    }
+    constexpr int   num_steps = 5000, a = 6, b = 7;  // the other six cover the latency: 52 cycles, one begins every 16
+    amx::TileConfig config;
+    for (int t = 0; t < amx::num_tiles; t++) {
+        config.tile(t, amx::max_rows, amx::max_row_bytes);
+    }
+    const amx::TileSession<amx::HardwareTiles> session(config);
+    amx::HardwareTiles::zero<a>();
+    amx::HardwareTiles::zero<b>();
+    double       done    = 0;
+    const double started = now();
+    double       passed  = 0;
+    while (passed < seconds) {
+        for (int i = 0; i < num_steps; i++) {
+            Dot::template step<0, a, b>();
+            Dot::template step<1, a, b>();
+            Dot::template step<2, a, b>();
+            Dot::template step<3, a, b>();
+            Dot::template step<4, a, b>();
+            Dot::template step<5, a, b>();
+        }
+        done += double(num_steps) * 6 * Dot::ops;
+        passed = now() - started;
+    }
+    return done / passed;
+#else
+    return 0;
+#endif
+}
+
+struct Int8Tile {  // TDPBUSD
+    static constexpr int ops = 2 * 16 * 16 * 64;
+#if defined(__AMX_INT8__)
+    template <int c, int a, int b> static void step() {
+        amx::HardwareTiles::dot_u8_s8<c, a, b>();
+    }
+#endif
+};
+
+struct Bf16Tile {  // TDPBF16PS
+#if defined(__AMX_BF16__)
+    static constexpr int ops = 2 * 16 * 16 * 32;
+
+    template <int c, int a, int b> static void step() {
+        amx::HardwareTiles::dot_bf16<c, a, b>();
+    }
+#else
+    static constexpr int ops = 0;
+
+    template <int c, int a, int b> static void step() {
+    }
+#endif
+};
+
 // Bytes read per second from memory, past the caches.
 inline double read_rate(double seconds) {
     constexpr size_t      size = size_t(192) << 20;
@@ -195,6 +256,10 @@ inline double measure_peak(uint32_t kind, double seconds) {
         return peak::rate<peak::Bf16Dot>(seconds);
     case 3:
         return peak::read_rate(seconds);
+    case 7:
+        return peak::tile_rate<peak::Int8Tile>(seconds);
+    case 8:
+        return peak::tile_rate<peak::Bf16Tile>(seconds);
     default:
         return 0;
     }

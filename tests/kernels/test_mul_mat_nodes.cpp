@@ -6,41 +6,7 @@
 #include "mul_mat_float_reference.h"
 #include "mul_mat_quantise.h"
 #include "mul_mat_reference.h"
-
-#include <atomic>
-#include <condition_variable>
-#include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
-
-// What the kernels ask of ggml.
-struct ggml_threadpool {
-    int                     nth;
-    int                     waiting = 0, round = 0;
-    std::mutex              mutex;
-    std::condition_variable all_here;
-    std::atomic<int>        chunk{ 0 };
-};
-
-void ggml_barrier(ggml_threadpool * pool) {
-    std::unique_lock<std::mutex> lock(pool->mutex);
-    if (++pool->waiting == pool->nth) {
-        pool->waiting = 0;
-        pool->round++;
-        pool->all_here.notify_all();
-        return;
-    }
-    pool->all_here.wait(lock, [pool, round = pool->round] { return pool->round != round; });
-}
-
-void ggml_threadpool_chunk_set(ggml_threadpool * pool, int value) {
-    pool->chunk = value;
-}
-
-int ggml_threadpool_chunk_add(ggml_threadpool * pool, int value) {
-    return pool->chunk.fetch_add(value);
-}
+#include "pool.h"
 
 int64_t ggml_nrows(const ggml_tensor * t) {
     return t->ne[1] * t->ne[2] * t->ne[3];
@@ -128,19 +94,11 @@ float expected(const Tensor & w, const char * row, const float * x) {
 // Runs the node; scratch is exactly what the kernel asked for, at an odd address.
 void run(const Kernel & kernel, ggml_tensor * node, int nth) {
     CHECK(kernel.accepts(node), "%s declines", kernel.name);
-    std::vector<char>        scratch(kernel.work_size(node, nth) + 4);
-    ggml_threadpool          pool{};
-    std::vector<std::thread> threads;
-    pool.nth = nth;
-    for (int ith = 0; ith < nth; ith++) {
-        threads.emplace_back([&, ith] {
-            const ggml_compute_params params = { ith, nth, scratch.size() - 4, scratch.data() + 4, &pool, false };
-            kernel.compute(&params, node);
-        });
-    }
-    for (std::thread & t : threads) {
-        t.join();
-    }
+    std::vector<char> scratch(kernel.work_size(node, nth) + 4);
+    on_threads(nth, [&](int ith, ggml_threadpool * pool) {
+        const ggml_compute_params params = { ith, nth, scratch.size() - 4, scratch.data() + 4, pool, false };
+        kernel.compute(&params, node);
+    });
 }
 
 void test_mul_mat(ggml_type type, int64_t rows, int64_t values, const int64_t w_outer[2], const int64_t x_outer[3]) {
