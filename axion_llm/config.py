@@ -22,7 +22,14 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 
 ENV_PREFIX = "AXION_"
 SIZES = ("memory_limit",)  # fields in bytes that take a unit
-_OTHER_VARIABLES = ("CONFIG_FILE", "FLAVOUR", "KERNELS", "KEY", "LIB_DIR", "RUNG")  # that are no settings of the service
+_OTHER_VARIABLES = (
+    "CONFIG_FILE",
+    "FLAVOUR",
+    "KERNELS",
+    "KEY",
+    "LIB_DIR",
+    "RUNG",
+)  # that are no settings of the service
 
 
 def _xdg(variable: str, fallback: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ f32 = ctypes.c_float
 
 @dataclass(frozen=True)
 class Case:
-    """One graph. `want` and `allowed` have the result's shape."""
+    """One graph. `want` and `allowed` have the result's shape. `needs`: kernels that ask whether this one may help."""
 
     kernel: str
     what: str
@@ -36,12 +36,13 @@ class Case:
     build: Callable[..., object]  # (graph, *tensors)
     want: F64
     allowed: Any
+    needs: tuple[str, ...] = ()
 
 
 def cases(is_short: bool) -> Iterator[Case]:
     """Of every kernel that computes nodes by itself; fusions have graphs of their own (fusions.py)."""
     rng = np.random.default_rng(1)
-    for make in (_soft_max, _rms_norm, _glu, _rope, _mul_mat, _mul_mat_float, _mul_mat_id, _attention, _hadamard):
+    for make in (_soft_max, _rms_norm, _glu, _rope, _mul_mat, _mul_mat_float, _mul_mat_id, _attention, _hadamard, _amx):
         yield from make(rng, is_short)
 
 
@@ -162,12 +163,16 @@ def _in_eight_bits(x: F32) -> F64:
 def _mul_mat(rng: np.random.Generator, is_short: bool) -> Iterator[Case]:
     for type_name in WEIGHT_TYPES:
         for k, m, n in [(256, 21, 3), (256, 17, 17)] if is_short else _SHAPES:
-            raw, w = quantized(type_name, random(rng, m, k))
-            x = random(rng, n, k)
-            x[0, :32] = 0
-            x[n // 2, k // 2] = 1e4
-            data: list[Data] = [(type_name, (k, m), raw), x]
-            yield Case("mul_mat", f"{type_name} {k}x{m}, {n} columns", data, _product, *_exact_product(x, w, None))
+            yield _product_case(rng, type_name, k, m, n)
+
+
+def _product_case(rng: np.random.Generator, type_name: str, k: int, m: int, n: int) -> Case:
+    raw, w = quantized(type_name, random(rng, m, k))
+    x = random(rng, n, k)
+    x[0, :32] = 0
+    x[n // 2, k // 2] = 1e4
+    data: list[Data] = [(type_name, (k, m), raw), x]
+    return Case("mul_mat", f"{type_name} {k}x{m}, {n} columns", data, _product, *_exact_product(x, w, None))
 
 
 _SHAPES = [(256, 1, 1), (256, 21, 1), (512, 21, 3), (256, 17, 8), (768, 33, 9), (2048, 49, 17), (256, 129, 40)]
@@ -222,6 +227,15 @@ def _hadamard(rng: np.random.Generator, is_short: bool) -> Iterator[Case]:
 
 
 HINT_SRC0_IS_HADAMARD = 1  # enum ggml_op_hint
+
+
+def _amx(rng: np.random.Generator, is_short: bool) -> Iterator[Case]:
+    """Tiles that products of many columns, and attention over many rows, are computed with."""
+    for k, m, n in [(256, 33, 17)] if is_short else [(256, 17, 9), (768, 33, 17), (2048, 129, 40)]:
+        for type_name in WEIGHT_TYPES:
+            yield replace(_product_case(rng, type_name, k, m, n), kernel="amx", needs=("mul_mat",))
+    for dim, cells, queries in [(64, 70, 9)] if is_short else [(64, 70, 9), (128, 300, 40), (256, 1100, 33)]:
+        yield replace(_attention_case(rng, "q8_0", dim, cells, queries), kernel="amx", needs=("flash_attn",))
 
 
 # ---- attention

@@ -53,14 +53,13 @@ def self_test(is_short: bool, without: Iterable[str] = (), done: Iterable[str] =
     wrong = {name for name in names if name not in before} | set(without)
     tests: list[Case | Fusion] = [*cases(is_short), *fusions(is_short)]
     tests.sort(key=lambda test: names.index(test.kernel) if test.kernel in names else len(names))
-    # A fusion is compared with kernels that are right by themselves: those come first.
-    ordered = [t for t in tests if isinstance(t, Case)] + [t for t in tests if isinstance(t, Fusion)]
+    tests.sort(key=lambda test: len(test.needs) > 0)  # the kernels that others need come first
     try:
-        for name, group in groupby(ordered, key=lambda test: test.kernel):
+        for name, group in groupby(tests, key=lambda test: test.kernel):
             if name not in names or name in wrong or name in done:
                 continue
             yield name
-            found = _test(library, name, [t for t in group if isinstance(t, Case) or not wrong & {*t.needs}])
+            found = _test(library, name, [t for t in group if not wrong & {*t.needs}])
             if not found.is_right:
                 wrong.add(name)
             yield found
@@ -89,7 +88,7 @@ def _test(library: native.NativeLibrary, name: str, tests: list[Case | Fusion]) 
 
 def _of_case(library: native.NativeLibrary, case: Case) -> float | None:
     """The largest error over what is allowed; None where the kernel leaves the case to upstream."""
-    got = _run(library, {case.kernel}, case.kernel, case.inputs, case)
+    got = _run(library, {case.kernel, *case.needs}, case.kernel, case.inputs, case)
     if got is None:
         return None
     want, got = case.want.reshape(-1), got.astype(np.float64)

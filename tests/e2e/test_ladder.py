@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import broken_library
+from tests import library_variant
 from tests.e2e.conftest import MODEL, ServeProcess
 
 pytestmark = pytest.mark.timeout(600)
@@ -20,7 +20,7 @@ Broken = Callable[..., ServeProcess]
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return broken_library.make(tmp_path_factory.mktemp("broken"))
+    return library_variant.broken(tmp_path_factory.mktemp("broken"))
 
 
 @pytest.fixture

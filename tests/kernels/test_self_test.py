@@ -12,7 +12,7 @@ import pytest
 
 from axion_llm import native
 from axion_llm.kernels.self_test import Finding, self_test
-from tests import broken_library
+from tests import library_variant
 
 
 def findings(is_short: bool) -> list[Finding]:
@@ -48,7 +48,7 @@ def test_a_kernel_that_is_off_is_left_alone() -> None:
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return broken_library.make(tmp_path_factory.mktemp("broken"))
+    return library_variant.broken(tmp_path_factory.mktemp("broken"))
 
 
 KERNELS = ["flash_attn", "glu", "hadamard", "mul_mat", "mul_mat_float", "mul_mat_id", "rms_norm", "rope", "soft_max"]
