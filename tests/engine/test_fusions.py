@@ -1,4 +1,7 @@
-"""Fusions change no bit: logits with every fusion on are those of the separate kernels, for every architecture."""
+"""Fusions change no bit: logits with every fusion on are those of the separate kernels, for every architecture.
+
+Nor do AMX' tiles, where there are any: products of many columns have the bits of the vectors' tiles.
+"""
 
 import hashlib
 import os
@@ -75,3 +78,22 @@ def test_bits(tiny: tuple[Path, KvType]) -> None:
                 assert logits(*tiny, threads) == expected, f"{on or 'no fusion'}, {threads} threads, steps {STEPS}"
     finally:
         library.enable(everything)
+
+
+def test_amx_has_the_bits_of_the_vectors(tiny: tuple[Path, KvType]) -> None:
+    library = native.load()
+    everything = {k.name for k in library.kernels()}
+    if "amx" not in everything:
+        pytest.skip("a build without AMX")
+    try:
+        library.enable(everything - {"amx"})
+        expected = logits(*tiny, 2)
+        before = {k.name: k.calls for k in library.kernels()}
+        library.enable(everything)
+        for threads in (1, 2, 3):
+            assert logits(*tiny, threads) == expected, f"{threads} threads, steps {STEPS}"
+        calls = {k.name: k.calls for k in library.kernels()}
+    finally:
+        library.enable(everything)
+    if "amx" in library.isa and tiny[1] == "q8_0":  # F16 has no tiles, and the kernel may refuse them
+        assert calls["amx"] > before["amx"]
