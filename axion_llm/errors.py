@@ -24,6 +24,7 @@
         ├── NoQuorum            too few experts of a consensus answered
         ├── DeadlineExceeded    no answer within the time that the request gave
         ├── ModelUnavailable    its process has crashed again and again; has retry_after_seconds
+        ├── StorageUnavailable  stored responses cannot be read or written now: locked, disk full
         ├── Suspended           unloaded under a request, which goes on in the model's next turn; no client sees it
         ├── ShuttingDown
         └── EngineError         llama_decode failed, an invariant broke
@@ -157,6 +158,10 @@ class WorkerDied(ServiceError):
 
 class Quarantined(WorkerDied):
     """Of the parent's own making: it never comes from a worker."""
+
+
+class StorageUnavailable(ServiceError):
+    code = "storage_unavailable"
 
 
 class NoQuorum(ServiceError):

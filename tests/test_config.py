@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from axion_llm.config import Settings, layers, parse_size, unknown_variables
 from axion_llm.errors import ConfigError
+from axion_llm.models.registry import load_registry
+from axion_llm.security import keys_file
 
 
 @pytest.fixture
@@ -122,3 +127,59 @@ def test_the_environment_is_read_by_type_and_overridden() -> None:
 def test_a_bad_value_names_itself(variable: str, text: str) -> None:
     with pytest.raises(ConfigError, match=variable.lower() if text in ("-1", "0") else f"AXION_{variable}"):
         Settings.load(None, {f"AXION_{variable}": text})
+
+
+NO_HOME = """
+import os, pwd
+pwd.getpwuid = lambda uid: (_ for _ in ()).throw(KeyError(uid))
+os.environ.pop("HOME", None)
+from axion_llm.config import Settings
+from axion_llm.errors import ConfigError
+try:
+    print(Settings.load({}).models_dir)
+except ConfigError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        ({}, "this user has no home folder: set HOME or XDG_DATA_HOME"),
+        ({"XDG_DATA_HOME": "/data"}, "this user has no home folder: set HOME or XDG_CONFIG_HOME"),
+        ({"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/config"}, "/data/axion-llm/models"),
+        (
+            {
+                "XDG_DATA_HOME": "/data",
+                "AXION_KEYS_FILE": "/keys.toml",
+                "AXION_USER_MODELS_FILE": "/models.toml",
+            },
+            "/data/axion-llm/models",
+        ),
+    ],
+)
+def test_a_user_without_a_home(given: dict[str, str], printed: str) -> None:
+    """A container with any user id: what is given is enough, or one line says what to set."""
+    environ = {"PATH": os.environ["PATH"], **given}
+    done = subprocess.run([sys.executable, "-c", NO_HOME], env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == printed, done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.toml", "keys.toml", "models.toml"])
+def test_a_byte_order_mark_is_read_over(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    body = {
+        "config.toml": "warm = 1\n",
+        "keys.toml": "[keys.a]\nsha256 = '" + "0" * 64 + "'\n",
+        "models.toml": "[models.m]\npath = 'm.gguf'\nchat_template_file = 't.jinja'\n",
+    }
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbf{{ 1 }}")
+    path.write_bytes(b"\xef\xbb\xbf" + body[name].encode())
+    match name:
+        case "config.toml":
+            assert Settings.load(environ={"AXION_CONFIG_FILE": str(path)}).warm == 1
+        case "keys.toml":
+            assert keys_file.read(path)[0].name == "a"
+        case _:
+            settings = Settings(models_file=path, user_models_file=tmp_path / "none")
+            assert load_registry(settings).get("m").chat_template == "{{ 1 }}"

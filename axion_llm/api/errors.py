@@ -78,6 +78,7 @@ _BY_CLASS: dict[type[BaseException], tuple[int, str]] = {
     errors.WorkerDied: (503, SERVER_ERROR),
     errors.ModelUnavailable: (503, SERVER_ERROR),
     errors.ShuttingDown: (503, SERVER_ERROR),
+    errors.StorageUnavailable: (503, SERVER_ERROR),
     errors.NoQuorum: (503, SERVER_ERROR),
     errors.DeadlineExceeded: (504, SERVER_ERROR),
 }

@@ -144,7 +144,8 @@ def _success(op: Operation) -> Json:
         return {"description": "Done", "content": {_TEXT: {"schema": {"type": "string"}}}}
     content: Json = {_JSON: {"schema": {"$ref": _REF.format(model=op.answer)}}}
     if op.is_streamed:
-        content[_SSE] = {"schema": {"type": "string", "description": "events, with `stream`"}}
+        about = "with `stream`: server-sent events, the data of each an object of JSON, of the last one [DONE]"
+        content[_SSE] = {"schema": {"description": about}}
     return {"description": "Done", "content": content}
 
 

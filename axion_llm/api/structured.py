@@ -22,6 +22,7 @@ FIELDS = ("response_format", "json_schema", "grammar", "structured_outputs")
 MAX_SOURCE_CHARS = 128 * 1024
 MAX_DEPTH = 64
 MAX_MULTIPLE = 50_000
+LEAST_STEP = 1e-9
 ANY_OBJECT = {"type": "object"}
 # Spaces as json.dumps sets them: models know the style, nothing is left to choose, and no one can loop on white space.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -145,7 +146,7 @@ def _loaded(value: Any, param: str) -> Any:
 def schema_grammar(schema: Any, param: str, *, is_strict: bool = False) -> Grammar:
     """`is_strict`: objects that say nothing of further properties have none, as OpenAI's strict schemas do."""
     checked = check_schema(schema, param)
-    schema = closed(checked) if is_strict else checked
+    schema = with_firm_bounds(closed(checked) if is_strict else checked)
     source = json.dumps({**schema, "x-guidance": JSON_STYLE}, ensure_ascii=False)
     _check_size(source, param)
     return Grammar("json_schema", source, param=param)
@@ -202,6 +203,32 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
         if "properties" in part and not part.keys() & {"additionalProperties", "patternProperties", "allOf", "$ref"}:
             part["additionalProperties"] = False
     return copy
+
+
+def with_firm_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """With a number that has to be beyond a whole one and stay below the next kept off it by a billionth.
+
+    llguidance takes 0 where a number has to be above 0 and at most 0.5.
+    """
+    if not any("exclusiveMinimum" in part or "exclusiveMaximum" in part for _, part in subschemas(schema, "")):
+        return schema
+    copy: dict[str, Any] = json.loads(json.dumps(schema))
+    for _, part in subschemas(copy, ""):
+        if part.get("type") != "integer":
+            _keep_off(part, "exclusiveMinimum", "minimum", ("maximum", "exclusiveMaximum"), 1)
+            _keep_off(part, "exclusiveMaximum", "maximum", ("minimum", "exclusiveMinimum"), -1)
+    return copy
+
+
+def _keep_off(part: dict[str, Any], exclusive: str, inclusive: str, others: tuple[str, str], step: int) -> None:
+    bound = part.get(exclusive)
+    far = [part[key] for key in others if isinstance(part.get(key), int | float)]
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or bound != int(bound) or not far:
+        return
+    if min(step * (other - bound) for other in far) < 1:
+        near = part.get(inclusive, bound)
+        part[inclusive] = max(step * near, step * bound + LEAST_STEP) * step
+        del part[exclusive]
 
 
 def _check_depth(value: Any, param: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 from axion_llm.engine.binding import Batch, LlamaModel, Logits
@@ -87,12 +87,15 @@ class Engine:
             raise BadRequest("model: this one only embeds texts; use /v1/embeddings", param="model")
         return self.vocabulary.prompt_tokens(request)
 
-    def compile(self, request: Generate) -> Constraint | None:
-        """Of its grammar; BadRequest when it does not compile. Takes its time, and is safe beside a running step."""
+    def compile(self, request: Generate, is_wanted: Callable[[], bool] = lambda: True) -> Constraint | None:
+        """Of its grammar; BadRequest when it does not compile. Takes its time, and is safe beside a running step.
+
+        Given up, with Overloaded, when `is_wanted` turns false.
+        """
         if request.grammar is None:
             return None
         try:
-            return self.grammars.constraint(request.grammar, request.tenant)
+            return self.grammars.constraint(request.grammar, request.tenant, is_wanted)
         except BadRequest:
             if request.grammar.is_optional:
                 return None

@@ -6,16 +6,20 @@ The vocabulary is brought into llguidance's form at the first use, which takes u
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 
+from axion_llm.engine import trial
 from axion_llm.engine.binding import LlamaModel
 from axion_llm.engine.constraint import Constraint, first_line
-from axion_llm.errors import BadRequest
+from axion_llm.errors import BadRequest, Overloaded
 from axion_llm.worker.messages import Grammar
 
 KEPT = 64  # compiled grammars, the ones used last
+MOST_KEPT_BYTES = 16 << 20  # of one of them: a larger one is compiled anew
+LIMITS = trial.Limits(cpu_seconds=5, memory_bytes=384 << 20, wall_seconds=60.0)
 # What a mask may cost at most, in llguidance's own units: some tens of milliseconds of a hostile grammar. A schema with
 # many optional properties needs long rows, but its rows are cheap; a grammar of a client's own making can be ambiguous.
 SCHEMA_LIMITS = LLParserLimits(
@@ -29,7 +33,7 @@ _Owned = tuple[str, Grammar]  # by a tenant
 
 
 class Grammars:
-    """Compiling may run in any thread, two at a time at most."""
+    """Compiling may run in any thread."""
 
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
@@ -40,7 +44,9 @@ class Grammars:
     def is_known(self, grammar: Grammar, tenant: str = "") -> bool:
         return (tenant, grammar) in self._compiled
 
-    def constraint(self, grammar: Grammar, tenant: str = "") -> Constraint:
+    def constraint(
+        self, grammar: Grammar, tenant: str = "", is_wanted: Callable[[], bool] = lambda: True
+    ) -> Constraint:
         """A fresh state of the grammar; BadRequest when it does not compile.
 
         Each tenant has its own: that a grammar is there at once would tell another one that somebody uses it.
@@ -48,8 +54,12 @@ class Grammars:
         with self._building:
             self._tokenizer = self._tokenizer or self._make_tokenizer()
         owned = tenant, grammar
-        matcher = self._compiled.get(owned) or self._compile(grammar, self._tokenizer)
-        self._keep(owned, matcher)
+        matcher, num_bytes = self._compiled.get(owned), 0
+        if matcher is None:
+            num_bytes = self._try(grammar, self._tokenizer, is_wanted)
+            matcher = self._compile(grammar, self._tokenizer)
+        if num_bytes <= MOST_KEPT_BYTES:
+            self._keep(owned, matcher)
         return Constraint(matcher.deep_copy(), self._tokenizer, grammar.trigger)
 
     def _keep(self, owned: _Owned, matcher: LLMatcher) -> None:
@@ -58,6 +68,19 @@ class Grammars:
             self._compiled.move_to_end(owned)
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
+
+    def _try(self, grammar: Grammar, tokenizer: LLTokenizer, is_wanted: Callable[[], bool]) -> int:
+        """Whether it can be afforded, and the bytes that it takes: some grammars would take gigabytes, or for ever."""
+        try:
+            return trial.run(lambda: self._compile(grammar, tokenizer), LIMITS, is_wanted)
+        except BadRequest as error:
+            raise BadRequest(error.message, param=grammar.param) from None
+        except trial.Unaffordable:
+            most = f"{LIMITS.cpu_seconds} s of computing or {LIMITS.memory_bytes >> 20} MB"
+            message = f"the grammar takes more than {most} to compile; make it simpler"
+            raise BadRequest(message, param=grammar.param) from None
+        except trial.Unwanted:
+            raise Overloaded("the machine is too busy to compile the grammar; try again later") from None
 
     def _compile(self, grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
         limits = GRAMMAR_LIMITS if grammar.kind in ("grammar", "regex") else SCHEMA_LIMITS

@@ -20,7 +20,11 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_KEYS = 1 << 12
 MAX_TENSORS = 1 << 16
-MAX_LAYERS = 1 << 10
+MAX_LAYERS = 512  # llama.cpp's
+MIN_ALIGNMENT = 32  # of tensors in memory, which are those of the file
+MIN_CONTEXT, MAX_CONTEXT = 8, 2**31 - 1  # tokens
+ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+PROJECTOR = "clip"  # the architecture of files that hold no language model
 MAX_DIMENSIONS = 4
 
 _TOKENS = "tokenizer.ggml.tokens"
@@ -119,9 +123,10 @@ def _read(path: Path, file: BinaryIO) -> Header:
     _check_version(cursor.number("I"))
     n_tensors = cursor.count(MAX_TENSORS, "tensors")
     facts = _Facts(_metadata(cursor, cursor.count(MAX_KEYS, "metadata keys")))
-    n_params, tensor_bytes, end = _tensors(cursor, n_tensors, facts.alignment())
+    n_params, tensor_bytes, end, has_experts = _tensors(cursor, n_tensors, facts.alignment())
     if end > file_bytes:
         raise BadFile(f"truncated: expected {end:,} bytes, has {file_bytes:,}")
+    facts.check(has_experts)
     return facts.header(path, file_bytes, tensor_bytes, n_params)
 
 
@@ -152,18 +157,23 @@ def _metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
     return values
 
 
-def _tensors(cursor: Cursor, count: int, alignment: int) -> tuple[int, int, int]:
-    """Elements, bytes, and where in the file the last tensor ends. Each begins where the one before ended."""
+def _tensors(cursor: Cursor, count: int, alignment: int) -> tuple[int, int, int, bool]:
+    """Elements, bytes, where in the file the last tensor ends, and whether any is of experts.
+
+    Each begins where the one before ended.
+    """
     n_params = tensor_bytes = end = 0
+    has_experts = False
     for _ in range(count):
         start = _round_up(end, alignment)
-        elements, size = _tensor(cursor, start)
+        name, elements, size = _tensor(cursor, start)
+        has_experts |= "_exps." in name
         n_params, tensor_bytes, end = n_params + elements, tensor_bytes + size, start + size
     data_start = _round_up(cursor.offset, alignment) if count else cursor.offset
-    return n_params, tensor_bytes, data_start + end
+    return n_params, tensor_bytes, data_start + end, has_experts
 
 
-def _tensor(cursor: Cursor, start: int) -> tuple[int, int]:
+def _tensor(cursor: Cursor, start: int) -> tuple[str, int, int]:
     name = cursor.text("a tensor's name")[:64]
     n_dims = cursor.count(MAX_DIMENSIONS, f"dimensions of tensor {name}", "I")
     shape = [int(n) for n in cursor.numbers("Q", n_dims)]
@@ -173,7 +183,7 @@ def _tensor(cursor: Cursor, start: int) -> tuple[int, int]:
     elements, size = _BLOCKS[kind]
     if offset != start or (shape[0] if shape else 1) % elements:
         raise BadFile(f"damaged header: tensor {name} of shape {shape} at offset {offset}")
-    return prod(shape), prod(shape) // elements * size
+    return name, prod(shape), prod(shape) // elements * size
 
 
 class _Facts:
@@ -191,9 +201,33 @@ class _Facts:
 
     def alignment(self) -> int:
         value = self._count("general.alignment", 32)
-        if value < 1 or value & (value - 1):
-            raise BadFile(f"damaged header: alignment {value} is not a power of two")
+        if value < MIN_ALIGNMENT or value & (value - 1):
+            raise BadFile(f"damaged header: alignment {value} is not a power of two from {MIN_ALIGNMENT} on")
         return value
+
+    def check(self, has_experts: bool) -> None:
+        """What llama.cpp takes for granted, and ends its process over where it is not so."""
+        arch = self.arch
+        if arch == PROJECTOR:
+            return
+        for key, low, high in (
+            ("block_count", 1, MAX_LAYERS),
+            ("context_length", MIN_CONTEXT, MAX_CONTEXT),
+            ("embedding_length", 1, 1 << 20),
+        ):
+            if not low <= (value := self._count(f"{arch}.{key}")) <= high:
+                raise BadFile(f"damaged header: {arch}.{key} = {value:,}, {low:,} to {high:,} can be served")
+        num_experts, num_used = (self._count(f"{arch}.expert{part}_count") for part in ("", "_used"))
+        if bool(num_experts) != has_experts or not (num_used <= num_experts and bool(num_used) == has_experts):
+            told = (
+                f"{num_experts} experts of which {num_used} are used, and {'' if has_experts else 'no '}tensors of them"
+            )
+            raise BadFile(f"damaged header: {told}")
+        scaling = self.values.get(f"{arch}.rope.scaling.type", "none")
+        if scaling not in ROPE_SCALINGS:
+            raise BadFile(
+                f"the rope scaling {repr(scaling)[:64]} is not known", "It may be made for a newer llama.cpp."
+            )
 
     def header(self, path: Path, file_bytes: int, tensor_bytes: int, n_params: int) -> Header:
         arch = self.arch

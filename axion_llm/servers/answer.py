@@ -86,8 +86,9 @@ class Answer(Response, ABC):
     def named(self, error: RequestError) -> RequestError:
         """With the names of the fields that the client has sent."""
 
-    async def before_end(self) -> None:
-        """What is to be done before a client hears that its answer is complete."""
+    async def before_end(self) -> dict[str, Any]:
+        """What is to be done before a client hears that its answer is complete; fields of it that this decides."""
+        return {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, record = self._service, self._record
@@ -120,7 +121,7 @@ class Answer(Response, ABC):
             for index, event in await exchange.take():
                 choices[index].add(event)
         whole = self.whole(choices)
-        await self.before_end()
+        whole |= await self.before_end()
         return msgspec.json.encode(whole)
 
     async def _stream(self, exchange: Exchange, send: Send) -> None:

@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -27,6 +26,7 @@ from axion_llm.servers import admin, consensus, health, metrics, standard, strea
 from axion_llm.servers.answer import ChatAnswer, CompletionAnswer
 from axion_llm.servers.aside import aside
 from axion_llm.servers.body import parse_body
+from axion_llm.servers.cors import Cors
 from axion_llm.servers.drain import Drain
 from axion_llm.servers.guard import Gate, Guard, cors_options, is_known, require
 from axion_llm.servers.images import load_images
@@ -60,7 +60,7 @@ def create_app(
     app = FastAPI(title="axion-llm", version=__version__, openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard, gate=gate or Gate(settings))
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+        app.add_middleware(Cors, **cors_options(settings.cors_origins))
     app.add_middleware(  # the last is the outermost
         RequestScope, port=kind, telemetry=service.telemetry, log_prompts=settings.log_prompts, tracer=tracer
     )

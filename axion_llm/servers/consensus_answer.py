@@ -46,8 +46,9 @@ class Form(Protocol):
         """With the names of this API's fields."""
         ...
 
-    async def before_end(self) -> None:
-        """What is to be done before a client hears that its answer is complete."""
+    async def before_end(self) -> dict[str, Any]:
+        """What is to be done before a client hears that its answer is complete; fields of it that this decides."""
+        ...
 
 
 class ConsensusAnswer(Response):
@@ -134,7 +135,7 @@ class ConsensusAnswer(Response):
                 texts.append(item.text)
             elif isinstance(item, h.Done):
                 whole = self._form.whole("".join(texts), item)
-                await self._form.before_end()
+                whole |= await self._form.before_end()
                 return msgspec.json.encode(whole)
 
     # ---- a stream

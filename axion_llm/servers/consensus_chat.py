@@ -55,8 +55,8 @@ class ChatForm:
     def error(self, error: Exception) -> Exception:
         return named_as_sent(error, self._request) if isinstance(error, RequestError) else error
 
-    async def before_end(self) -> None:
-        pass
+    async def before_end(self) -> dict[str, Any]:
+        return {}
 
 
 class _ConsensusChunks(Chunks):

@@ -74,5 +74,5 @@ class ResponseForm:
     def error(self, error: Exception) -> Exception:
         return renamed(named_as_sent(error, self._draft.chat)) if isinstance(error, RequestError) else error
 
-    async def before_end(self) -> None:
-        await self._draft.keep()
+    async def before_end(self) -> dict[str, Any]:
+        return await self._draft.keep()

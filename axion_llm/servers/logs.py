@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
@@ -17,6 +18,9 @@ from rich.logging import RichHandler
 from axion_llm.config import CHOICES
 
 LEVELS, FORMATS = CHOICES["log_level"], CHOICES["log_format"]
+
+REPEAT_SECONDS = 60.0
+MAX_REPEATED = 200
 
 # Set by RequestScope; the tasks of a request inherit it, so a load has the id of the request that asked for it.
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
@@ -29,6 +33,33 @@ def log_to_stderr(level: str, format: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").addFilter(Repeated())
+
+
+class Repeated(logging.Filter):
+    """Lets a message through once, and again after a while with how often it has come meanwhile.
+
+    For a logger that a failure in a loop can make write a line for each turn of it, such as asyncio's when the process
+    has no file descriptor left for a connection.
+    """
+
+    def __init__(self, seconds: float = REPEAT_SECONDS) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._seen: dict[str, tuple[float, int]] = {}  # when it was let through, and how many were not since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = record.getMessage().partition("\n")[0]
+        at, count = self._seen.get(key, (-math.inf, 0))
+        if record.created - at < self._seconds:
+            self._seen[key] = at, count + 1
+            return False
+        if len(self._seen) >= MAX_REPEATED:
+            self._seen.clear()
+        self._seen[key] = record.created, 0
+        if count:
+            record.msg, record.args = f"{key} ({count} more times in {record.created - at:.0f} s)", ()
+        return True
 
 
 def _handler(format: str) -> logging.Handler:

@@ -43,5 +43,5 @@ class ResponseAnswer(Answer):
         self._draft.events.encode([(0, last)])
         return self._draft.events.response()
 
-    async def before_end(self) -> None:
-        await self._draft.keep()
+    async def before_end(self) -> dict[str, Any]:
+        return await self._draft.keep()

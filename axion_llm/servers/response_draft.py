@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +14,7 @@ from axion_llm.api.responses.output import ResponseBuilder
 from axion_llm.api.responses.schema import ResponsesRequest
 from axion_llm.api.schemas import ChatRequest
 from axion_llm.config import Settings
-from axion_llm.errors import RequestError
+from axion_llm.errors import RequestError, StorageUnavailable
 from axion_llm.servers.access import Record
 from axion_llm.servers.aside import aside
 from axion_llm.servers.images import load_images
@@ -51,15 +49,16 @@ class ResponseDraft:
             await aside(record, params.check, self.chat, is_streamed=is_streamed)
             await load_images(self.chat, settings)
 
-    async def keep(self) -> None:
-        """Stored before the client knows the id: it may use it at once."""
+    async def keep(self) -> Json:
+        """Stored before the client knows the id: it may use it at once. Returns what the response has to say of it."""
         if self._store is None:
-            return
+            return {}
         try:
-            await asyncio.to_thread(self._store.put, self._owner, self.events.response(), self._items)
-        except sqlite3.Error:
-            log.exception("%s could not be stored", self.builder.id)
+            await self._store.ask(self._store.put, self._owner, self.events.response(), self._items)
+        except StorageUnavailable as error:
+            log.error("%s is not stored, and says so: %s", self.builder.id, error.message)
             self.builder.is_stored = False
+        return {"store": self.builder.is_stored}
 
 
 @contextmanager

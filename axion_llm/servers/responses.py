@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -69,22 +68,22 @@ class ResponseEndpoints:
         if self._store is None:
             message = "previous_response_id: this server keeps no responses; send the whole conversation as input"
             raise BadRequest(message, param="previous_response_id")
-        return await asyncio.to_thread(self._store.conversation, owner, previous)
+        return await self._store.ask(self._store.conversation, owner, previous)
 
     async def retrieve(self, request: Request) -> Response:
         if request.query_params.get("stream", "false").lower() == "true":
             raise BadRequest("stream: a stored response is not streamed again", param="stream")
         store, owner, response_id = self._named(request)
-        return JSONResponse((await asyncio.to_thread(store.get, owner, response_id)).response)
+        return JSONResponse((await store.ask(store.get, owner, response_id)).response)
 
     async def delete(self, request: Request) -> Response:
         store, owner, response_id = self._named(request)
-        await asyncio.to_thread(store.delete, owner, response_id)
+        await store.ask(store.delete, owner, response_id)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request) -> Response:
         store, owner, response_id = self._named(request)
-        items = (await asyncio.to_thread(store.get, owner, response_id)).items
+        items = (await store.ask(store.get, owner, response_id)).items
         return JSONResponse(page(items, dict(request.query_params)))
 
     def _named(self, request: Request) -> tuple[ResponseStore, str, str]:

@@ -1,7 +1,7 @@
 """What a request goes through before the engine takes it: its prompt becomes tokens, its grammar is compiled.
 
-A short prompt is done at once. A long one is tokenised beside the steps, in order; grammars have a lane of their own,
-so that a slow one holds up nobody else, and so have images, which take seconds to be encoded.
+A short prompt is done at once. A long one is tokenised beside the steps, in order; grammars have lanes of their own,
+so that slow ones hold up nobody else, and no tenant has all of them; so have images, which take seconds to be encoded.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from axion_llm.engine.constraint import Constraint
 from axion_llm.engine.engine import Engine
-from axion_llm.errors import AxionError, BadRequest, Overloaded
+from axion_llm.errors import Overloaded
 from axion_llm.worker.messages import Accepted, Generate
 
 INLINE_TOKENIZE_CHARS = 8192  # below this tokenising costs about a millisecond at most: no thread for it
-GRAMMAR_SECONDS = 10.0  # to compile; the first one of a model also waits for the vocabulary
-GRAMMAR_THREADS = 2
+GRAMMAR_WAIT_SECONDS = 10.0  # for a lane
+GRAMMAR_LANES = 4
+GRAMMAR_LANES_OF_TENANT = 2
 IMAGE_NICENESS = 10
 
 Prepared = tuple[list[int], Constraint | None]
@@ -29,9 +31,22 @@ Prepared = tuple[list[int], Constraint | None]
 @dataclass(eq=False)
 class _Waiting:
     request: Generate
-    prepared: Future[Prepared]
+    prepared: Future[Prepared] | None  # None: waits for a lane
     began: float = field(default_factory=time.monotonic)
     is_cancelled: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.prepared is not None and self.prepared.done()
+
+    @property
+    def is_running(self) -> bool:
+        return self.prepared is not None and not self.prepared.done()
+
+    @property
+    def is_late(self) -> bool:
+        """It has had no lane, and waits no longer."""
+        return self.prepared is None and (self.is_cancelled or time.monotonic() - self.began > GRAMMAR_WAIT_SECONDS)
 
 
 class Intake:
@@ -42,7 +57,7 @@ class Intake:
         self._seeing: list[_Waiting] = []
         self._tokenizers = ThreadPoolExecutor(1)
         self._encoders = ThreadPoolExecutor(1, initializer=give_way)
-        self._compilers = ThreadPoolExecutor(GRAMMAR_THREADS)
+        self._compilers = ThreadPoolExecutor(GRAMMAR_LANES)
 
     @property
     def waiting(self) -> list[Generate]:
@@ -54,7 +69,8 @@ class Intake:
         if request.images:
             self._seeing.append(_Waiting(request, self._encoders.submit(self._prepare, request)))
         elif request.grammar and not self._engine.grammars.is_known(request.grammar, request.tenant):
-            self._compiling.append(_Waiting(request, self._compilers.submit(self._prepare, request)))
+            self._compiling.append(_Waiting(request, None))
+            self._start_compiling()
         elif len(request.prompt) > INLINE_TOKENIZE_CHARS or self._tokenizing:
             # Behind one that is still being tokenised too: requests keep their order.
             self._tokenizing.append(_Waiting(request, self._tokenizers.submit(self._prepare, request)))
@@ -64,12 +80,13 @@ class Intake:
 
     def accepted(self) -> Iterator[tuple[Generate, Callable[[], Accepted | None]]]:
         """Requests that are ready, and a call that hands each to the engine: None when it was cancelled."""
-        while self._tokenizing and self._tokenizing[0].prepared.done():
+        self._start_compiling()
+        while self._tokenizing and self._tokenizing[0].is_done:
             yield self._ready(self._tokenizing.pop(0))
-        for waiting in [w for w in self._seeing if w.prepared.done()]:
+        for waiting in [w for w in self._seeing if w.is_done]:
             self._seeing.remove(waiting)
             yield self._ready(waiting)
-        for waiting in [w for w in self._compiling if w.prepared.done() or _is_late(w)]:
+        for waiting in [w for w in self._compiling if w.is_done or w.is_late]:
             self._compiling.remove(waiting)
             yield self._ready(waiting)
 
@@ -82,15 +99,29 @@ class Intake:
         for threads in (self._tokenizers, self._compilers, self._encoders):
             threads.shutdown(wait=True, cancel_futures=True)
 
-    def _prepare(self, request: Generate) -> Prepared:
-        return self._engine.tokenize(request), self._engine.compile(request)
+    def _start_compiling(self) -> None:
+        """In order, but for those whose tenant has its share of the lanes."""
+        running = Counter(w.request.tenant for w in self._compiling if w.is_running)
+        for waiting in self._compiling:
+            tenant = waiting.request.tenant
+            if running.total() >= GRAMMAR_LANES:
+                return
+            if waiting.prepared is None and not waiting.is_cancelled and running[tenant] < GRAMMAR_LANES_OF_TENANT:
+                waiting.prepared = self._compilers.submit(self._prepare, waiting.request, waiting)
+                running[tenant] += 1
+
+    def _prepare(self, request: Generate, waiting: _Waiting | None = None) -> Prepared:
+        def is_wanted() -> bool:
+            return waiting is None or not waiting.is_cancelled
+
+        return self._engine.tokenize(request), self._engine.compile(request, is_wanted)
 
     def _ready(self, waiting: _Waiting) -> tuple[Generate, Callable[[], Accepted | None]]:
         def hand_over() -> Accepted | None:
             if waiting.is_cancelled:
                 return None
-            if not waiting.prepared.done():
-                raise _late(waiting)
+            if waiting.prepared is None:
+                raise Overloaded("the model is busy with other requests' grammars; try again later")
             return self._engine.add(waiting.request, *waiting.prepared.result())
 
         return waiting.request, hand_over
@@ -99,14 +130,3 @@ class Intake:
 def give_way() -> None:
     """This thread, and those that it starts to compute with, get what the others leave of the cores."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IMAGE_NICENESS)
-
-
-def _is_late(waiting: _Waiting) -> bool:
-    return time.monotonic() - waiting.began > GRAMMAR_SECONDS
-
-
-def _late(waiting: _Waiting) -> AxionError:
-    if waiting.prepared.cancel():  # others were before it all the time
-        return Overloaded("the model is busy with other requests' grammars; try again later")
-    param = waiting.request.grammar.param if waiting.request.grammar else None
-    return BadRequest(f"the grammar takes longer than {GRAMMAR_SECONDS:g} s to compile; make it simpler", param=param)

@@ -224,3 +224,25 @@ HOSTILE = {
 def test_hostile_schemas_are_refused(engine: Engine, schema: Any) -> None:
     with pytest.raises(BadRequest):
         engine.grammars.constraint(schema_grammar(schema, "schema"))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad"),
+    [
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, ["0.25", "0.5", "0.000001"], ["0", "0.0", "-0"]),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, ["-0.25", "-0.5"], ["0", "-0", "-0.0"]),
+        ({"exclusiveMinimum": 1, "maximum": 1.5}, ["1.25", "1.5"], ["1", "1.0"]),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 1}, ["0.5"], ["0", "1"]),
+        ({"exclusiveMinimum": 0}, ["0.5", "3"], ["0", "0.0"]),
+    ],
+)
+def test_a_number_that_has_to_be_beyond_another_is_never_that(
+    engine: Engine, bounds: dict[str, Any], good: list[str], bad: list[str]
+) -> None:
+    matcher = engine.grammars.constraint(schema_grammar({"type": "number", **bounds}, "schema")).matcher
+
+    def is_taken(text: str) -> bool:
+        one, tokens = matcher.deep_copy(), engine.model.tokenize(text, add_special=False, parse_special=False)
+        return one.try_consume_tokens(tokens) == len(tokens) and one.is_accepting()
+
+    assert [text for text in good + bad if is_taken(text)] == good

@@ -211,7 +211,7 @@ def test_strings_without_end_are_refused_however_they_are_spread(
 ) -> None:
     monkeypatch.setattr(gguf_cursor, "MAX_STRINGS", 10)
     five = [_array(f"a{i}", 8, 5, bytes(5 * 8)) for i in range(3)]
-    assert check_file(_written(tmp_path, ARCHITECTURE, *five[:2])).architecture == "llama"
+    assert check_file(_model(tmp_path, *five[:2])).architecture == "llama"
     with pytest.raises(ModelLoadError, match="more than 10 strings"):
         check_file(_written(tmp_path, ARCHITECTURE, *five))
 
@@ -279,3 +279,60 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+# ---- what llama.cpp would end its process over
+
+SOUND = {"block_count": 2, "context_length": 128, "embedding_length": 64, "attention.head_count": 2}
+EXPERTS = (_tensor("blk.0.ffn_up_exps.weight", [32], 0),)
+
+
+def _model(folder: Path, *more: bytes, tensors: tuple[bytes, ...] = (), **changes: int) -> Path:
+    counts = SOUND | {name.replace("__", "."): value for name, value in changes.items()}
+    keys = [_count(f"llama.{name}", value) for name, value in counts.items()]
+    path = _written(folder, ARCHITECTURE, *keys, *more, tensors=tensors)
+    path.write_bytes(path.read_bytes() + bytes(4096))
+    return path
+
+
+def test_a_sound_one_passes(tmp_path: Path) -> None:
+    assert check_file(_model(tmp_path)).n_layer == 2
+    check_file(_model(tmp_path, tensors=EXPERTS, expert_count=8, expert_used_count=2))
+    check_file(_model(tmp_path, _key("llama.rope.scaling.type", 8, _string("yarn"))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"block_count": 0}, "block_count = 0"),
+        ({"block_count": 513}, "513 layers|block_count = 513"),
+        ({"context_length": 2**31}, "context_length = 2,147,483,648"),
+        ({"context_length": 1}, "context_length = 1,"),
+        ({"embedding_length": 0}, "embedding_length = 0"),
+        ({"expert_count": 1}, "1 experts of which 0 are used, and no tensors"),
+        ({"expert_count": 8, "expert_used_count": 2}, "8 experts .* no tensors"),
+    ],
+)
+def test_a_count_that_cannot_be_served(tmp_path: Path, changes: dict[str, int], told: str) -> None:
+    with pytest.raises(ModelLoadError, match=told):
+        check_file(_model(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (_count("general.alignment", 1), "alignment 1 "),
+        (_count("general.alignment", 8), "alignment 8 "),
+        (_key("llama.rope.scaling.type", 8, _string("junk")), "rope scaling 'junk'"),
+        (_array("llama.attention.head_count_kv", 4, 3, bytes(12)), "2 counts were expected"),
+    ],
+)
+def test_a_value_that_cannot_be_served(tmp_path: Path, key: bytes, told: str) -> None:
+    with pytest.raises(ModelLoadError, match=told):
+        check_file(_model(tmp_path, key))
+
+
+@pytest.mark.parametrize(("count", "used"), [(0, 0), (8, 9), (8, 0)])
+def test_experts_that_do_not_add_up(tmp_path: Path, count: int, used: int) -> None:
+    with pytest.raises(ModelLoadError, match=f"{count} experts of which {used} are used"):
+        check_file(_model(tmp_path, tensors=EXPERTS, expert_count=count, expert_used_count=used))

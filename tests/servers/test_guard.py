@@ -289,6 +289,18 @@ def test_cors_is_closed_until_an_origin_is_named(server: LiveServer) -> None:
         assert answer.headers["x-request-id"]
 
 
+def test_a_private_network_is_granted_to_whom_is_let_in() -> None:
+    ask = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
+    with running(cors_origins=("https://my.app",)) as server:
+        url = server.urls["standard"] + CHAT
+        granted = httpx.options(url, headers={"origin": "https://my.app", **ask})
+        assert granted.status_code == 200
+        assert granted.headers["access-control-allow-private-network"] == "true"
+        refused = httpx.options(url, headers={"origin": "https://evil.example", **ask})
+        assert "origin" in error_of(refused, 400)["message"]
+        assert "access-control-allow-private-network" not in refused.headers
+
+
 def test_a_gate_is_made_of_settings_only() -> None:
     """Nothing of it needs an event loop, so that a bad key file ends the start before any load."""
     assert Gate(Settings()).ring is not None

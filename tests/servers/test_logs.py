@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from axion_llm.errors import WorkerDied
-from axion_llm.servers.logs import JsonFormatter, TextFormatter, _note_request, current_request
+from axion_llm.servers.logs import JsonFormatter, Repeated, TextFormatter, _note_request, current_request
 from tests.fakes.fake_pool import Script
 from tests.servers.conftest import LiveServer, eventually
 from tests.servers.test_guard import running
@@ -20,6 +20,16 @@ from tests.servers.test_guard import running
 CHAT = "/v1/chat/completions"
 SECRET = "the launch code is 0000"
 BODY = {"model": "fake", "messages": [{"role": "user", "content": SECRET}]}
+
+
+def test_a_line_for_each_turn_of_a_loop_is_one_line_and_a_count() -> None:
+    repeated, shown = Repeated(60.0), []
+    for i in range(1000):
+        made = logging.makeLogRecord({"msg": "out of %s\n<socket %d>", "args": ("descriptors", i), "created": i / 10})
+        if repeated.filter(made):
+            shown.append(made.getMessage().partition("\n")[0])
+    assert shown == ["out of descriptors", "out of descriptors (599 more times in 60 s)"]
+    assert repeated.filter(logging.makeLogRecord({"msg": "something else", "created": 100.0}))
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -281,6 +283,74 @@ def test_a_new_key_of_an_old_name_reads_nothing_of_the_old_one(tmp_path: Path, m
         keys_file.write(path, [Key("alice", digest("key-of-the-new-one"), use)])
         with pytest.raises(openai.NotFoundError):
             sdk.with_options(api_key="key-of-the-new-one").responses.retrieve(created.id)
+
+
+def test_a_database_of_before_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "responses.sqlite"
+    left = sqlite3.connect(path)
+    left.execute("PRAGMA journal_mode = WAL")
+    left.execute("CREATE TABLE t (a)")
+    files = [path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))]
+    for file in files:
+        file.chmod(0o644)
+    ResponseStore(path, 60).close()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files if file.exists()} == {0o600}
+    left.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_stored_says_so(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    """A full disk: an id that is said to be stored is one that can be read again."""
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with started() as (server, sdk):
+        kept = sdk.responses.create(model="fake", input="Hi", stream=False)
+        assert kept.store is True  # type: ignore[attr-defined]
+        monkeypatch.setattr(ResponseStore, "put", full)
+        body = {"model": "fake", "input": "Hi", "stream": stream, "store": True}
+        answer = httpx.post(f"{server.urls['standard']}/v1/responses", json=body)
+        assert answer.status_code == 200
+        last = answer.text.strip().splitlines()[-1].removeprefix("data: ")
+        found = json.loads(last)
+        assert (found["response"] if stream else found)["store"] is False
+
+
+def test_a_store_that_fails_is_a_503_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with started() as (server, sdk):
+        kept = sdk.responses.create(model="fake", input="Hi", stream=False)
+        monkeypatch.setattr(ResponseStore, "delete", full)
+        answer = httpx.delete(f"{server.urls['standard']}/v1/responses/{kept.id}")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "storage_unavailable"
+
+
+def test_a_database_that_was_deleted_is_made_anew() -> None:
+    with started() as (server, sdk):
+        gone = sdk.responses.create(model="fake", input="Hi", stream=False)
+        server.settings.responses_file.unlink()
+        kept = sdk.responses.create(model="fake", input="Hi", stream=False)
+        assert sdk.responses.retrieve(kept.id).id == kept.id
+        with pytest.raises(openai.NotFoundError):
+            sdk.responses.retrieve(gone.id)
+
+
+def test_a_database_that_another_process_holds_does_not_hold_up_answers() -> None:
+    with started() as (server, sdk):
+        sdk.responses.create(model="fake", input="Hi", stream=False)
+        other = sqlite3.connect(server.settings.responses_file, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        first = sdk.responses.create(model="fake", input="Hi", stream=False)
+        began = time.monotonic()
+        rest = [sdk.responses.create(model="fake", input="Hi", stream=False) for _ in range(5)]
+        assert time.monotonic() - began < 5  # after the first they do not try for a while
+        assert [found.store for found in (first, *rest)] == [False] * 6  # type: ignore[attr-defined]
+        other.execute("ROLLBACK")
+        other.close()
 
 
 def test_the_store_forgets_what_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,15 @@
 """Prompts and grammars are prepared beside the steps, and none holds up another."""
 
+import json
+import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
+from axion_llm.engine import grammars, trial
 from axion_llm.engine.binding import LlamaModel
 from axion_llm.engine.constraint import Constraint
 from axion_llm.engine.engine import Engine
@@ -18,6 +22,8 @@ from tests.models_on_disk import smollm2_path
 
 LONG = "word " * 2000
 SLOW = Grammar("regex", "slow")
+PATTERNS = [{"type": "string", "pattern": f".*{chr(97 + i % 26)}.{{8}}{chr(97 + i // 26)}"} for i in range(200)]
+HARD = Grammar("json_schema", json.dumps({"allOf": PATTERNS}), param="there")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +40,11 @@ class SlowEngine(Engine):
         super().__init__(model)
         self.may_compile = threading.Event()
 
-    def compile(self, request: Generate) -> Constraint | None:
-        if request.grammar == SLOW:
-            self.may_compile.wait(10)
-        return super().compile(request)
+    def compile(self, request: Generate, is_wanted: Callable[[], bool] = lambda: True) -> Constraint | None:
+        while request.grammar and request.grammar.source == "slow" and is_wanted():
+            if self.may_compile.wait(0.05):
+                break
+        return super().compile(request, is_wanted)
 
 
 @pytest.fixture
@@ -55,9 +62,9 @@ def intake(engine: SlowEngine) -> Iterator[Intake]:
     intake.close()
 
 
-def collect(intake: Intake, count: int) -> dict[str, Accepted | Exception | None]:
+def collect(intake: Intake, count: int, seconds: float = 10) -> dict[str, Accepted | Exception | None]:
     found: dict[str, Accepted | Exception | None] = {}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while len(found) < count:
         assert time.monotonic() < deadline
         for one, hand_over in intake.accepted():
@@ -98,14 +105,49 @@ def test_a_grammar_that_does_not_compile_is_a_bad_request(intake: Intake) -> Non
     assert isinstance(collect(intake, 1)["optional"], Accepted)
 
 
-def test_one_that_takes_too_long_is_told_so(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "GRAMMAR_SECONDS", 0.05)
-    names = [f"slow{i}" for i in range(intake_module.GRAMMAR_THREADS)]
+def test_one_tenants_grammars_do_not_hold_up_anothers(
+    intake: Intake, engine: SlowEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "GRAMMAR_WAIT_SECONDS", 0.05)
+    names = [f"slow{i}" for i in range(intake_module.GRAMMAR_LANES_OF_TENANT)]
     for name in [*names, "behind"]:
-        intake.take(request(name, "Hi", grammar=SLOW))
-    found = collect(intake, 3)
-    assert all(isinstance(found[name], BadRequest) for name in names)
+        intake.take(request(name, "Hi", grammar=SLOW, tenant="eve"))
+    intake.take(request("alice", "Hi", grammar=Grammar("regex", "quick"), tenant="alice"))
+    found = collect(intake, 2)
+    assert isinstance(found["alice"], Accepted)
     assert isinstance(found["behind"], Overloaded), "it had no turn at all: not its fault"
+    engine.may_compile.set()
+    assert all(isinstance(end, Accepted) for end in collect(intake, len(names)).values())
+
+
+@pytest.mark.parametrize(
+    "limits", [trial.Limits(1, 1 << 30, 60.0), trial.Limits(60, 16 << 20, 60.0)], ids=["time", "memory"]
+)
+def test_a_grammar_that_takes_too_much_is_really_ended(
+    intake: Intake, engine: SlowEngine, monkeypatch: pytest.MonkeyPatch, limits: trial.Limits
+) -> None:
+    engine.grammars.constraint(Grammar("regex", "first"))  # which brings the vocabulary into its form
+    monkeypatch.setattr(grammars, "LIMITS", limits)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    intake.take(request("hard", "Hi", grammar=HARD))
+    intake.take(request("easy", "Hi", grammar=Grammar("regex", "easy")))
+    found = collect(intake, 2, 60)
+    assert isinstance(found["easy"], Accepted)
+    error = found["hard"]
+    assert isinstance(error, BadRequest) and "to compile" in error.message and error.param == "there"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 1.0, "it has not been compiled here"
+    assert not psutil.Process().children()
+
+
+def test_a_grammar_that_nobody_waits_for_is_ended(intake: Intake) -> None:
+    intake.take(request("left", "Hi", grammar=HARD))
+    deadline = time.monotonic() + 20
+    while not psutil.Process().children():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    intake.cancel("left")
+    assert collect(intake, 1, 20) == {"left": None}
+    assert not psutil.Process().children()
 
 
 def test_a_cancelled_request_is_not_handed_over(intake: Intake, engine: SlowEngine) -> None:
