@@ -1,4 +1,4 @@
-"""A copy of the built libraries with some of our files compiled otherwise: seconds where a whole build takes minutes."""
+"""A copy of the built libraries with some files of ours compiled otherwise: seconds where a build takes minutes."""
 
 from __future__ import annotations
 

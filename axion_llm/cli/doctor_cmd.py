@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import platform
 import re
@@ -22,6 +23,7 @@ from axion_llm.kernels import footing as footings
 from axion_llm.models.gguf_header import check_file
 from axion_llm.models.registry import load_registry, locate
 from axion_llm.pool import machine
+from axion_llm.pool.ladder import embedded_model, probe
 
 # Features our kernels or upstream's have fast paths for, as /proc/cpuinfo spells them.
 CPU_FEATURES = {
@@ -71,7 +73,7 @@ def doctor(models_file: Path | None, with_kernels: bool, retry: bool, as_json: b
     report.examine("cpu", _cpu)
     report.examine("machine", _machine)
     report.examine("native", _native)
-    report.examine("computing", lambda: _computing(Settings.load(), report.problems))
+    report.examine("computing", lambda: _computing(Settings.load({"models_file": models_file}), report.problems))
     if with_kernels:
         report.examine("kernels", lambda: _kernels(report.problems, show_progress=not as_json))
     report.examine("models", lambda: _models(Settings.load({"models_file": models_file}), report.problems))
@@ -141,7 +143,17 @@ def _computing(settings: Settings, problems: list[str]) -> dict[str, Any]:
             f"computing with {footing}, for {footing.why}. Please report this with the output of "
             "`axion-llm doctor --kernels --json`; a new build tries everything again, and so does `--retry`"
         )
-    return {"with": str(footing), "self-test": "passed" if footing.is_tested else "at the next load"}
+    model = embedded_model(load_registry(settings), settings)
+    found = asyncio.run(probe(footing, model))
+    if not found.is_well:
+        at = {"model": "the embedded model", "": "the libraries"}.get(found.at, f"kernel {found.at}")
+        fault = found.ended_by or f"wrong numbers from {', '.join(found.wrong)}"
+        problems.append(
+            f"a process that computes with {at} fails ({fault}): a service finds what this machine can compute with at "
+            "its next start; please report the output of `axion-llm doctor --kernels --json`"
+        )
+    tried = "computes" if found.is_well else f"fails: {found.ended_by or 'wrong numbers'}"
+    return {"with": str(footing), "embedded model": tried if model else f"is not here; the kernels: {tried}"}
 
 
 def _kernels(problems: list[str], show_progress: bool) -> dict[str, Any]:

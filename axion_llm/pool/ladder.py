@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from axion_llm.config import Settings, environment_on, library_dir
 from axion_llm.errors import NativeLibraryError
 from axion_llm.kernels import footing as footings
 from axion_llm.kernels.footing import Footing, Probe
+from axion_llm.models.registry import locate
+from axion_llm.models.spec import ModelSpec
 from axion_llm.worker.launch import describe_exit
 from axion_llm.worker.messages import TEST_KERNELS
 
 PROBE_SECONDS = 120.0  # it takes one on a usual machine
 WELL_SECONDS = 600.0  # a probe that came through need not be made again so soon
 
+Locate = Callable[[ModelSpec, Settings], "Path | None"]
 RunProbe = Callable[[Footing, "Path | None"], Awaitable[Probe]]
 
 _log = logging.getLogger(__name__)
@@ -100,6 +103,12 @@ class Ladder:
             footings.write(self._path, self._key, footing)
         except OSError as error:
             _log.warning("%s cannot be written, so this is found out again at the next start: %s", self._path, error)
+
+
+def embedded_model(registry: Iterable[ModelSpec], settings: Settings, locate: Locate = locate) -> Path | None:
+    """The file of the model that comes with a Python package, for a probe; None when it is not installed."""
+    paths = (locate(spec, settings) for spec in registry if spec.source.package)
+    return next((path for path in paths if path), None)
 
 
 async def probe(footing: Footing, model: Path | None) -> Probe:

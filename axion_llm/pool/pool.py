@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from axion_llm.config import Settings
 from axion_llm.errors import (
@@ -35,7 +34,7 @@ from axion_llm.pool.breaker import Breaker
 from axion_llm.pool.caretaker import Caretaker, Models
 from axion_llm.pool.cores import CoreBudget, Working, usable_cores
 from axion_llm.pool.interface import ModelStatus, ModelWorker, RunningModel
-from axion_llm.pool.ladder import Ladder
+from axion_llm.pool.ladder import Ladder, embedded_model
 from axion_llm.pool.lease import Lease
 from axion_llm.pool.ledger import Ledger
 from axion_llm.pool.loader import Candidate, Estimate, Loader, Locate, estimate
@@ -64,7 +63,7 @@ class Pool:
     ) -> None:
         self._registry = registry
         self._settings = settings
-        self._ladder = Ladder(settings, self._embedded_model)
+        self._ladder = Ladder(settings, lambda: embedded_model(registry, settings, locate))
         self._spares = Spares(new_worker or self._new_worker, settings.spare_workers)
         self._loader = Loader(settings, self._spares, locate, estimate)
         self._cores = CoreBudget(
@@ -340,11 +339,6 @@ class Pool:
             grace_seconds=settings.shutdown_grace_seconds,
             hang_seconds=settings.hang_seconds,
         )
-
-    def _embedded_model(self) -> Path | None:
-        """The model that comes with the package, for a probe."""
-        paths = (locate(spec, self._settings) for spec in self._registry if spec.source.package)
-        return next((path for path in paths if path), None)
 
     def _share_cores(self) -> None:
         """To be called when a model begins or ends to work."""

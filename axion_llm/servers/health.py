@@ -41,13 +41,19 @@ def _kernels(footing: Footing) -> dict[str, Any]:
 
 
 def ready(service: Service, *, is_known: bool) -> JSONResponse:
-    """200 as soon as the warm models are loaded; those that failed, or crash again and again, are named."""
+    """200 as soon as the warm models are loaded; those that failed, or crash again and again, are named.
+
+    503 as well when all that are on this machine failed: whoever sends requests had better send them elsewhere.
+    """
     if service.drain.is_stopping:
         raise HTTPException(503, "the server is shutting down")
     if not service.pool.is_ready():
         raise HTTPException(503, "models are still being loaded", {"retry-after": "1"})
+    statuses = [status for status in service.pool.models() if status.state != "missing"]
+    failed = {s.spec.name: s.error and public(s.error) for s in statuses if s.state == "failed"}
+    if failed and len(failed) == len(statuses):
+        raise HTTPException(503, "no model could be loaded; the log and /health say why", {"retry-after": "10"})
     body: dict[str, Any] = {"status": "ready"}
     if is_known:
-        failed = {s.spec.name: s.error and public(s.error) for s in service.pool.models() if s.state == "failed"}
         body |= {"failed": failed} if failed else {}
     return JSONResponse(body)
