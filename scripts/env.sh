@@ -30,6 +30,13 @@ find_uv() { # prints a uv; gets one with pip when there is none
     echo "$PWD/$own/bin/uv"
 }
 
+fetch_ahead() { # upstream's sources, while packages are installed; if it fails the build tries again, and tells
+    local python=.build/uv/bin/python
+    if [ ! -d .build/src ] && [ -x "$python" ]; then
+        "$python" vendor/sources.py >/dev/null 2>&1 &
+    fi
+}
+
 install_pinned() { # $1: lock file
     local python uv want have
     want="$1 $(cat "$1" pyproject.toml | cksum)"
@@ -40,6 +47,7 @@ install_pinned() { # $1: lock file
     fi
     python=$(find_python)
     uv=$(find_uv "$python")
+    fetch_ahead
     say "installing the pinned packages of $1"
     if [ ! -x .venv/bin/python ]; then "$uv" venv -q --python "$python" .venv; fi
     "$uv" pip install --python .venv/bin/python -q --require-hashes --no-deps -r "$1"
@@ -48,6 +56,7 @@ install_pinned() { # $1: lock file
 }
 
 build_native() { # AXION_FLAVOUR names another build than the one for this machine: what runs after this takes it
+    wait # for what is fetched ahead
     .venv/bin/python vendor/build.py "$@"
     if [ "${AXION_FLAVOUR:-native}" != native ]; then
         export AXION_LIB_DIR=${AXION_LIB_DIR:-$PWD/.build/$AXION_FLAVOUR/lib}

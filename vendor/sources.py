@@ -164,3 +164,7 @@ def bring_up_to_date(target: Path, fresh: Path) -> None:
         if not old.is_file() or not filecmp.cmp(fresh / name, old, shallow=False):
             old.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(fresh / name, old)
+
+
+if __name__ == "__main__":
+    fetch()
