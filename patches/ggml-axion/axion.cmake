@@ -11,5 +11,17 @@ endif()
 set_source_files_properties(${AXION_SOURCES} PROPERTIES COMPILE_OPTIONS "${AXION_WARNINGS}")
 set_source_files_properties(${GGML_AXION_DIR}/dispatch.cpp PROPERTIES
     COMPILE_DEFINITIONS "AXION_BUILD_ID=\"${AXION_BUILD_ID}\"")
-# What is hot is unrolled by hand, here and upstream: all of -O3 takes the compiler five times as long over our tiles.
-target_compile_options(${GGML_CPU_NAME} PRIVATE -O2 -ftree-vectorize -fvect-cost-model=dynamic)
+# GCC's last bit of unrolling takes it half a minute over the AVX2 strips of this one file, and gives nothing: they are
+# unrolled by hand. (Elsewhere it costs little, and attention is faster with it.)
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_FLAGS -march=native)
+check_cxx_source_compiles("
+    #if !defined(__AVX2__) || defined(__AVX512F__)
+    #error
+    #endif
+    int main() { return 0; }" AXION_IS_AVX2_HERE)
+unset(CMAKE_REQUIRED_FLAGS)
+if (GGML_NATIVE AND AXION_IS_AVX2_HERE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set_source_files_properties(${GGML_AXION_DIR}/mul_mat_float_formats.cpp PROPERTIES
+        COMPILE_OPTIONS "${AXION_WARNINGS};-O2" SKIP_PRECOMPILE_HEADERS ON)
+endif()
