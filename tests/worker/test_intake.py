@@ -62,7 +62,7 @@ def intake(engine: SlowEngine) -> Iterator[Intake]:
     intake.close()
 
 
-def collect(intake: Intake, count: int, seconds: float = 10) -> dict[str, Accepted | Exception | None]:
+def collect(intake: Intake, count: int, seconds: float = 60) -> dict[str, Accepted | Exception | None]:
     found: dict[str, Accepted | Exception | None] = {}
     deadline = time.monotonic() + seconds
     while len(found) < count:
