@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 // GCC 12 warns of its own header's undefined registers.
 #pragma GCC diagnostic push
 #if !defined(__clang__)

@@ -1,5 +1,7 @@
 // Greedy decode of a whole model, for comparing machines: prints a token's id, its logit and the lead over the second.
 //   greedy MODEL.gguf COUNT PROMPT         (built by scripts/arm-check --whole against the libraries it compares)
+// AXION_LIB_DIR: where the CPU backends of a portable build lie; which one was chosen is said on standard error.
+#include "ggml-backend.h"
 #include "llama.h"
 
 #include <algorithm>
@@ -19,6 +21,9 @@ static void print_token(llama_token id, const float * logits, int n) {
 int main(int argc, char ** argv) {
     if (argc != 4) {
         return fprintf(stderr, "usage: greedy MODEL COUNT PROMPT\n"), 2;
+    }
+    if (const char * backends = getenv("AXION_LIB_DIR")) {
+        ggml_backend_load_all_from_path(backends);
     }
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();
