@@ -49,3 +49,11 @@ def test_what_no_build_reads_is_not_unpacked(tmp_path: Path) -> None:
 
 def test_the_sources_are_marked_last(tmp_path: Path) -> None:
     assert sources.sources().joinpath(sources.MARK).read_text().startswith(sources.locked()[0])
+
+
+def test_no_tile_is_configured_by_the_intrinsic_that_gcc_compiles_wrong() -> None:
+    """GCC PR 114098: only 8 of the 64 bytes of a configuration are an input of it; every load faulted with AMX."""
+    backend = sources.sources() / "ggml" / "src" / "ggml-cpu"
+    files = [*backend.rglob("*.cpp"), *backend.rglob("*.h"), *sources.KERNELS.rglob("*.h")]
+    assert len(files) > 50
+    assert [path.name for path in files if "_tile_loadconfig(" in path.read_text()] == []
