@@ -115,7 +115,7 @@ def try_cpu(cpu: Cpu, is_recording: bool = False) -> Row:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpus", help="some of them, by the names in the table, separated by ';' (all)")
-    parser.add_argument("--record", action="store_true", help="store what the first one says, all others are held to it")
+    parser.add_argument("--record", action="store_true", help="store what the first says; all others are held to it")
     args = parser.parse_args()
     names = args.cpus.split(";") if args.cpus else [cpu.name for cpu in CPUS]
     chosen = [cpu for cpu in CPUS if cpu.name in names]
