@@ -1,6 +1,8 @@
 // Groups of quantised products through AMX' tiles, as a graph runs them on several threads: the bits of the same group
 // without, whatever the batch and the number of threads. Compiled for the plain model of a tile, bodies and all.
 
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
 #define AXION_AMX_MODEL
 #define GGML_COMMON_DECL_CPP
 
@@ -12,8 +14,6 @@
 #include "small.h"
 
 #include <vector>
-
-#if defined(AXION_TILES_AVX512) || defined(AXION_TILES_AVX2)
 
 using namespace axion;
 
@@ -186,6 +186,8 @@ int main() {
 }
 
 #else
+
+#include <cstdio>
 
 int main() {
     printf("skipped: AMX' tiles are unpacked by AVX2 or AVX-512\n");
