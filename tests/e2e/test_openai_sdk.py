@@ -175,8 +175,8 @@ def test_errors(sdk: openai.OpenAI) -> None:
         greedy(sdk, temperature=5)
     assert bad.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        greedy(sdk, store=True)
-    assert (unsupported.value.param, unsupported.value.code) == ("store", "unsupported_value")
+        greedy(sdk, modalities=["text", "audio"])
+    assert (unsupported.value.param, unsupported.value.code) == ("modalities", "unsupported_value")
 
 
 @pytest.mark.behaviour("errors.context")

@@ -107,7 +107,8 @@ def test_guesses_and_log_probabilities_do_not_change_the_text(engine: Engine, te
     assert plain.text == guessed.text == with_logprobs.text
     assert len(json.loads(plain.text)) == 3
     assert b"".join(t.piece for t in with_logprobs.logprobs).decode() == plain.text
-    assert engine.counters.num_accepted_tokens > 0
+    if temperature == 0:  # what is drawn at 1.2 is another text on another CPU, perhaps one that repeats nothing
+        assert engine.counters.num_accepted_tokens > 0
 
 
 def test_forced_tokens_are_computed_in_one_step(engine: Engine) -> None:
